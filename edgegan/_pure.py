@@ -1,0 +1,121 @@
+"""The noise contract in NumPy: the same functions and the same bits as the C core (edgegan/core/noise.c).
+
+Private: `edgegan.noise` checks the arguments, makes the arrays and calls this. Each function fills `out`.
+"""
+
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_STREAM_LABEL, _STREAM_TRAINING = 1, 2
+_COUNTERS = 1 << 15  # Philox blocks made at once: bounds the memory to a few MB
+
+
+def _read_table() -> NDArray[np.float32]:
+    """The cubics of the inverse CDF, [512, 4], from the header that the C core compiles."""
+    text = files("edgegan.core").joinpath("normal_table.h").read_text(encoding="ascii")
+    numbers = re.findall(r"(-?0x\S+?)f[,}]", text)
+    return np.array([float.fromhex(number) for number in numbers], np.float32).reshape(512, 4)
+
+
+_TABLE = _read_table()
+
+
+def _philox(counter: list[Any], key: tuple[int, int]) -> list[Any]:
+    """Philox4x32-10 on uint64 arrays of 32-bit words that broadcast together."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1 = (p1 >> _HALF) ^ c1 ^ np.uint64(k0), p1 & _LOW
+        c2, c3 = (p0 >> _HALF) ^ c3 ^ np.uint64(k1), p0 & _LOW
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return [c0, c1, c2, c3]
+
+
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(int(word[0]) for word in _philox([np.array([c], np.uint64) for c in counter], key))
+
+
+def _image_words(seed: int, index: int, rows: int, first: int, count: int, stream: int) -> NDArray[np.uint32]:
+    """Words first .. first + count - 1 (first a multiple of 4) of images index .. index + rows - 1."""
+    block = np.uint64(first // 4) + np.arange((count + 3) // 4, dtype=np.uint64)[None, :]
+    image = np.uint64(index) + np.arange(rows, dtype=np.uint64)[:, None]
+    counter = [block, np.uint64(stream), image & _LOW, image >> _HALF]
+    words = np.stack(_philox(counter, (seed & 0xFFFFFFFF, seed >> 32)), axis=-1).astype(np.uint32)
+    return words.reshape(rows, -1)[:, :count]
+
+
+def _pieces(
+    seed: int, start: int, n: int, dim: int, stream: int
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint32]]]:
+    """All words of [n, dim] in pieces of bounded size, each with its place."""
+    columns = min(dim, 4 * _COUNTERS)
+    rows = max(1, _COUNTERS // ((columns + 3) // 4))
+    for row in range(0, n, rows):
+        for column in range(0, dim, columns):
+            place = slice(row, min(n, row + rows)), slice(column, min(dim, column + columns))
+            yield (
+                place,
+                _image_words(seed, start + row, place[0].stop - row, column, place[1].stop - column, stream),
+            )
+
+
+def words(seed: int, start: int, n: int, dim: int, stream: int, out: NDArray[np.uint32]) -> None:
+    for place, piece in _pieces(seed, start, n, dim, stream):
+        out[place] = piece
+
+
+def _normal(u: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """The inverse CDF at (u + 1/2) / 2^32; noise.c has the same steps, with their reasons."""
+    upper = u >= np.uint32(1 << 31)
+    v = np.where(upper, ~u, u) * np.uint32(2) + np.uint32(1)
+    bits = (v & ~(v >> np.uint32(24))).astype(np.float32).view(np.uint32)
+    c = _TABLE[(bits >> np.uint32(19)) - np.uint32(127 << 4)]
+    x = (bits & np.uint32(0x7FFFF)).astype(np.float32) * np.float32(2.0**-19)
+    z = c[..., 0] + x * (c[..., 1] + x * (c[..., 2] + x * c[..., 3]))
+    return np.where(upper, z, -z)
+
+
+def normal_from_words(words: NDArray[np.uint32], out: NDArray[np.float32]) -> None:
+    out[...] = _normal(words)
+
+
+def _truncation_word(truncation: float) -> int:
+    """The smallest word whose normal is >= -truncation."""
+    bound = -np.float32(truncation)
+    if _normal(np.zeros(1, np.uint32))[0] >= bound:
+        return 0
+    low, high = 0, 0x7FFFFFFF  # the normal of high is about -3.7e-8, within any valid truncation
+    while low < high:
+        middle = (low + high) // 2
+        if _normal(np.array([middle], np.uint32))[0] >= bound:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def normal(seed: int, start: int, n: int, dim: int, stream: int, truncation: float, out: NDArray[np.float32]) -> None:
+    low = _truncation_word(truncation)
+    span = np.uint64((1 << 32) - 2 * low)
+    for place, u in _pieces(seed, start, n, dim, stream):
+        if low > 0:
+            u = ((u.astype(np.uint64) * span) >> _HALF).astype(np.uint32) + np.uint32(low)
+        out[place] = _normal(u)
+
+
+def labels(seed: int, start: int, n: int, classes: int, out: NDArray[np.int64]) -> None:
+    for (rows, _), u in _pieces(seed, start, n, 1, _STREAM_LABEL):
+        out[rows] = (u[:, 0].astype(np.uint64) * np.uint64(classes)) >> _HALF
+
+
+def derive_seed(seed: int, purpose: int) -> int:
+    low, high = _image_words(seed, 0, 1, purpose // 2 * 4, 4, _STREAM_TRAINING)[0].reshape(2, 2)[purpose % 2]
+    return int(high) << 32 | int(low)
