@@ -1,0 +1,48 @@
+"""Generate pictures with GANs exported to one self-describing ONNX file.
+
+    from edgegan import load
+    images = load("digits.onnx").sample(16, seed=7)  # uint8 [16, H, W, C]
+
+`load()` without a path is the built-in model. Importing edgegan is quick: NumPy is imported with the first
+use of `load` or `Generator`, onnxruntime when a model is loaded.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from edgegan.errors import (
+    ArgumentError,
+    DataError,
+    EdgeGANError,
+    ExportError,
+    MissingExtraError,
+    ModelError,
+    RunError,
+)
+from edgegan.spec import Golden, ModelSpec
+
+if TYPE_CHECKING:
+    from edgegan.model import Generator, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "DataError",
+    "EdgeGANError",
+    "ExportError",
+    "Generator",
+    "Golden",
+    "MissingExtraError",
+    "ModelError",
+    "ModelSpec",
+    "RunError",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Generator", "load"):
+        from edgegan import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module 'edgegan' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""`python -m edgegan`, the same as the command `edgegan`."""
+
+from edgegan.cli import main
+
+main()

@@ -1,0 +1,368 @@
+"""Load a model file and draw pictures: `load(path).sample(16, seed=7)`."""
+
+import math
+import operator
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegan import noise
+from edgegan.errors import ArgumentError, MissingExtraError, ModelError
+from edgegan.image import to_uint8
+from edgegan.spec import METADATA_KEY, ModelSpec, Shape
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+BUILT_IN = Path(__file__).parent / "models" / "digits.onnx"
+BATCH = 16  # a fixed number, so that the pictures of a seed do not change with how many are asked for
+MAX_COUNT = 10**12
+MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
+
+U8 = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+Label = int | str  # NumPy's integers too
+_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+
+
+def load(path: str | os.PathLike[str] | bytes | None = None, *, threads: int | None = None) -> "Generator":
+    """Open a model: a file that edgegan-export wrote, its bytes, or (without `path`) the built-in digits.
+
+    The file is read once and whole; it may be replaced or deleted afterwards. threads: onnxruntime's, default
+    as many as this process may run on. Raises ModelError for anything that is not such a model,
+    MissingExtraError without onnxruntime, ArgumentError for threads below 1.
+    """
+    threads = default_threads() if threads is None else _whole("threads", threads, 1, 1024)
+    if isinstance(path, bytes):
+        data, source = path, "the model"
+    else:
+        source = os.fspath(BUILT_IN if path is None else path)
+        data = _read(source)
+    session = _open(data, source, threads)
+    return Generator(session, _spec_of(session, source), source)
+
+
+def default_threads() -> int:
+    """How many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Generator:
+    """A loaded model. It keeps no state between calls: picture i of a seed is a function of (model, seed, i).
+
+    Latents, noise and default labels are the same bits on every device and at every batch size. Pixels are
+    the same on one device at one batch size; elsewhere the arithmetic of onnxruntime may round differently,
+    and the golden samples' tolerance (`spec.golden.tolerance`) bounds by how much.
+    """
+
+    def __init__(self, session: "InferenceSession", spec: ModelSpec, source: str) -> None:
+        """Not for direct use: see `load`."""
+        self.spec = spec
+        self.source = source  # the file's name, for messages
+        self._session = session
+
+    def __repr__(self) -> str:
+        h, w = self.spec.image_size
+        return f"<edgegan.Generator {self.source!r}: {self.spec.recipe!r}, {h}x{w}x{self.spec.channels}>"
+
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        start: int = 0,
+        labels: Label | Sequence[Label] | None = None,
+        truncation: float | None = None,
+        psi: float | None = None,
+        batch: int | None = None,
+    ) -> U8:
+        """Pictures start .. start + n - 1 of `seed`: [n, H, W, C] uint8.
+
+        n: 1 or more. seed: 0 .. 2^64 - 1. labels: one class for all, or n of them, each an index, a class
+        name or an index as text; default: each picture's own, drawn uniformly from the seed. truncation:
+        latents from N(0, 1) within [-truncation, truncation]; less variety, fewer failures. psi: truncation
+        in style space, default 1, for models that have one. batch: pictures a run of the model, default 16;
+        it bounds memory.
+
+        Raises ArgumentError.
+        """
+        n = _whole("n", n, 1, MAX_COUNT)
+        images = np.empty((n, *self.spec.image_size, self.spec.channels), np.uint8)
+        done = 0
+        for part in self.stream(n, seed, start=start, labels=labels, truncation=truncation, psi=psi, batch=batch):
+            images[done : done + len(part)] = part
+            done += len(part)
+        return images
+
+    def stream(
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        start: int = 0,
+        labels: Label | Sequence[Label] | None = None,
+        truncation: float | None = None,
+        psi: float | None = None,
+        batch: int | None = None,
+    ) -> Iterator[U8]:
+        """The pictures of `sample` in batches [<= batch, H, W, C], each drawn when asked for: flat memory."""
+        n = _whole("n", n, 1, MAX_COUNT)
+        start = _whole("start", start, 0, 2**64 - n)
+        batch = BATCH if batch is None else _whole("batch", batch, 1, 2**20)
+        chosen = self._labels(labels, n)
+        self._check_psi(psi)
+        # All arguments are checked here, when stream() is called, and not at the first next().
+        first = self.latents(min(batch, n), seed, start=start, truncation=truncation)
+
+        def batches() -> Iterator[U8]:
+            for i in range(0, n, batch):
+                m = min(batch, n - i)
+                z = self.latents(m, seed, start=start + i, truncation=truncation) if i else first
+                part = chosen[i : i + m] if isinstance(chosen, np.ndarray) else chosen
+                yield self._draw(z, part, seed, start + i, psi)
+
+        return batches()
+
+    def latents(self, n: int, seed: int = 0, *, start: int = 0, truncation: float | None = None) -> F32:
+        """The latents of pictures start .. start + n - 1 of `seed`: [n, latent_dim] float32, N(0, 1).
+
+        The same bits on every device. Raises ArgumentError.
+        """
+        assert self.spec.latent_dim is not None
+        n = _whole("n", n, 1, MAX_COUNT)
+        return noise.normal(seed, n, self.spec.latent_dim, start=start, truncation=truncation)
+
+    def decode(
+        self,
+        latents: F32,
+        labels: Label | Sequence[Label] | None = None,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        psi: float | None = None,
+        batch: int | None = None,
+    ) -> U8:
+        """Pictures of given latents [n, latent_dim] -> [n, H, W, C] uint8.
+
+        What latents do not fix (labels left out, noise of layers) is drawn from `seed` at start, start + 1,
+        ...: `decode(latents(n, seed), seed=seed)` is `sample(n, seed)`. Raises ArgumentError.
+        """
+        z = np.ascontiguousarray(latents, np.float32)
+        dim = self.spec.latent_dim
+        if z.ndim != 2 or z.shape[1] != dim or not len(z):
+            raise ArgumentError(f"latents have shape {list(z.shape)}; valid: [n, {dim}] with n at least 1")
+        start = _whole("start", start, 0, 2**64 - len(z))
+        batch = BATCH if batch is None else _whole("batch", batch, 1, 2**20)
+        chosen = self._labels(labels, len(z))
+        self._check_psi(psi)
+        parts = [
+            self._draw(
+                z[i : i + batch],
+                chosen[i : i + batch] if isinstance(chosen, np.ndarray) else chosen,
+                seed,
+                start + i,
+                psi,
+            )
+            for i in range(0, len(z), batch)
+        ]
+        return np.concatenate(parts)
+
+    def check_golden(self) -> int:
+        """Draw the golden samples again: the largest difference of a pixel, 0..255, from those in the file.
+
+        At most `spec.golden.tolerance` where the model works as its exporter saw it. Raises ModelError if the
+        file has no golden samples.
+        """
+        golden = self.spec.golden
+        if golden is None:
+            raise ModelError(f"{self.source}: it has no golden samples to check against")
+        drawn = shrink(self.sample(golden.count, golden.seed), golden.size)
+        expected = np.frombuffer(golden.pixels, np.uint8).reshape(drawn.shape)
+        return int(np.abs(drawn.astype(np.int16) - expected).max())
+
+    def _draw(self, z: F32, labels: I64 | int | None, seed: int, start: int, psi: float | None) -> U8:
+        """One run of the model: [m, latent_dim] -> [m, H, W, C] uint8."""
+        spec, m = self.spec, len(z)
+        feed: dict[str, NDArray[Any]] = {"z": z}
+        if spec.classes:
+            if labels is None:
+                feed["label"] = noise.labels(seed, m, len(spec.classes), start=start)
+            else:
+                feed["label"] = np.broadcast_to(np.asarray(labels, np.int64), (m,)).copy()
+        if spec.style:
+            feed["psi"] = np.array([1.0 if psi is None else psi], np.float32)
+        for k, shape in enumerate(spec.noise_inputs):
+            drawn = noise.normal(seed, m, math.prod(shape), start=start, stream=noise.STREAM_NOISE_INPUT + k)
+            feed[f"noise_{k}"] = drawn.reshape(m, *shape)
+        return to_uint8(self.run(feed))
+
+    def run(self, feed: dict[str, NDArray[Any]]) -> F32:
+        """The network's own output for inputs by name (`spec.inputs()`): [n, C, H, W] float32, about [-1, 1].
+
+        For comparing networks; to draw pictures use `sample` or `decode`. Raises ModelError if onnxruntime fails.
+        """
+        spec = self.spec
+        try:
+            (images,) = self._session.run(["image"], feed)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise ModelError(f"{self.source}: onnxruntime failed to run it: {_one_line(error)}") from error
+        expected = (len(feed["z"]), spec.channels, *spec.image_size)
+        if images.shape != expected:
+            raise ModelError(f"{self.source}: its output has shape {list(images.shape)}, expected {list(expected)}")
+        return images
+
+    def _labels(self, labels: Label | Sequence[Label] | None, n: int) -> I64 | int | None:
+        """Class indices [n], one index for all, or None for those drawn from the seed."""
+        if labels is None:
+            return None
+        if not self.spec.classes:
+            raise ArgumentError(f"labels were given, but {self.source} has no classes; leave them out")
+        if isinstance(labels, int | str | np.integer):
+            return self.label(labels)
+        if len(labels) != n:
+            raise ArgumentError(f"{len(labels)} labels were given for {n} pictures; valid: one, or {n}")
+        return np.array([self.label(label) for label in labels], np.int64)
+
+    def label(self, label: "Label | np.integer") -> int:
+        """The index of a class, given by index, by name, or by index as text. Raises ArgumentError."""
+        classes = self.spec.classes
+        if isinstance(label, str):
+            if label in classes:
+                return classes.index(label)
+            index = int(label) if label.isdecimal() and len(label) <= 6 else -1
+        else:
+            try:
+                index = operator.index(label)
+            except TypeError:
+                index = -1
+        if not 0 <= index < len(classes):
+            names = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+            valid = f"0 to {len(classes) - 1} or a name ({names})" if classes else "none, it has no classes"
+            raise ArgumentError(f"label {label!r} is not a class of {self.source}; valid: {valid}")
+        return index
+
+    def _check_psi(self, psi: float | None) -> None:
+        if psi is not None and not self.spec.style:
+            raise ArgumentError(f"psi was given, but {self.source} has no style space; leave it out")
+        if psi is not None and not math.isfinite(psi):
+            raise ArgumentError(f"psi is {psi}; valid: a finite number, usually 0 to 1")
+
+
+def shrink(images: U8, size: tuple[int, int]) -> U8:
+    """[N, H, W, C] -> [N, h, w, C] by picking the pixel at the centre of each cell.
+
+    For golden samples: a picked pixel keeps its difference, which an average would hide.
+    """
+    (h, w), (full_h, full_w) = size, images.shape[1:3]
+    rows = (2 * np.arange(h) + 1) * full_h // (2 * h)
+    columns = (2 * np.arange(w) + 1) * full_w // (2 * w)
+    return images[:, rows[:, None], columns]
+
+
+def _whole(name: str, value: int, low: int, high: int) -> int:
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = low - 1
+    if not low <= found <= high:
+        raise ArgumentError(f"{name} is {value!r}; valid: a whole number from {low} to {high}")
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _read(path: str) -> bytes:
+    # Opened without blocking and then asked what it is, in this order: a pipe must not hang us, and what was
+    # checked must be what is read.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ModelError(f"{path} is not a regular file; give an .onnx file that edgegan-export wrote")
+            if status.st_size > MAX_MODEL_BYTES:
+                raise ModelError(f"{path} has {status.st_size} bytes; valid: at most {MAX_MODEL_BYTES}")
+            return file.read(MAX_MODEL_BYTES)
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a folder; give an .onnx file that edgegan-export wrote") from None
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist; give an .onnx file that edgegan-export wrote") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{path} cannot be read: {reason}") from error
+
+
+def _open(data: bytes, source: str, threads: int) -> "InferenceSession":
+    # An ONNX file is a protobuf whose first field is ir_version, a number: byte 8. A picture or a text is
+    # not.
+    if data[:1] != b"\x08":
+        what = "is empty" if not data else "is not an ONNX model"
+        raise ModelError(f"{source} {what}; give an .onnx file that edgegan-export wrote")
+    try:
+        import onnxruntime as ort
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        raise MissingExtraError.of("sampling", "onnxruntime", "cpu") from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # a library prints nothing; what fails raises
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise ModelError(f"{source} is not an ONNX model that onnxruntime can load: {_one_line(error)}") from error
+
+
+def _spec_of(session: "InferenceSession", source: str) -> ModelSpec:
+    """The session's metadata, checked against its inputs and outputs. Raises ModelError."""
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    except UnicodeDecodeError:
+        raise ModelError(f"{source}: its metadata is not valid UTF-8") from None
+    if text is None:
+        raise ModelError(f"{source}: it has no edgegan metadata, so edgegan-export did not write it")
+    spec = ModelSpec.from_json(text, source)
+    if spec.task != "generate":
+        raise ModelError(f"{source}: its task is '{spec.task}'; this edgegan runs models that generate")
+    try:
+        inputs = {node.name: (node.type, node.shape) for node in session.get_inputs()}
+        outputs = {node.name: (node.type, node.shape) for node in session.get_outputs()}
+    except UnicodeDecodeError:
+        raise ModelError(f"{source}: the name of an input or output is not valid UTF-8") from None
+    _compare("input", inputs, spec.inputs(), source)
+    _compare("output", outputs, spec.outputs(), source)
+    return spec
+
+
+def _compare(kind: str, found: dict[str, tuple[str, Any]], expected: dict[str, tuple[str, Shape]], source: str) -> None:
+    if found.keys() != expected.keys():
+        raise ModelError(f"{source}: its {kind}s are {sorted(found)}, but its metadata calls for {sorted(expected)}")
+    for name, (dtype, shape) in expected.items():
+        type_, actual = found[name]
+        if _DTYPES.get(type_) != dtype or not _fits(actual, shape, strict=kind == "input"):
+            raise ModelError(
+                f"{source}: its {kind} '{name}' is {type_} {actual}, but its metadata calls for {dtype} {list(shape)}"
+            )
+
+
+def _fits(actual: Any, expected: Shape, strict: bool) -> bool:
+    """Free dimensions must be free; fixed ones equal or (in an output, checked at each run) undeclared."""
+    if not isinstance(actual, list) or len(actual) != len(expected):
+        return False
+    return all(
+        not isinstance(a, int) if isinstance(e, str) else a == e or (not strict and not isinstance(a, int))
+        for a, e in zip(actual, expected, strict=True)
+    )
