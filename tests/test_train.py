@@ -1,0 +1,293 @@
+"""edgegan-train: the real command on tiny budgets; interrupted against uninterrupted; what a run folder holds."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgegan import noise
+from edgegan.trainer import checkpoint, recipes
+from edgegan.trainer.config import make_config
+from edgegan.trainer.data import Dataset, open_dataset
+from edgegan.trainer.ema import EMA
+from edgegan.trainer.loop import Trainer
+from edgegan.trainer.recipe import Progress
+from edgegan.trainer.run import DataSettings, Run, Settings
+from support import BIN, Silent, command
+
+TINY = {"kimg": 0.064, "batch": 16}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A labelled set of 40 noisy 28x28 pictures: fewer than a run shows, so that epochs are crossed."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 3
+    images = rng.integers(0, 80, (40, 28, 28)) + 60 * labels[:, None, None]
+    np.savez(tmp_path / "set.npz", images=images.astype(np.uint8), labels=labels)
+    return tmp_path / "set.npz"
+
+
+@pytest.fixture
+def dataset(pictures: Path, tmp_path: Path) -> Dataset:
+    return open_dataset(str(pictures), data_root=tmp_path / "cache")
+
+
+def make_run(folder: Path, dataset: Dataset, recipe: str, **settings: object) -> Run:
+    given = {"log_kimg": 0.016, "sample_kimg": 0.032, **settings}
+    return Run.create(folder, Settings(recipe, TINY, DataSettings.of(dataset, "set.npz", None), **given))
+
+
+def result_of(run: Run) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """The last checkpoint and the log, without what a clock wrote."""
+    state = run.newest_checkpoint()
+    assert state is not None
+    log = [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in run.read_log()]
+    return {k: v for k, v in state.items() if k not in ("seconds", "since")}, log
+
+
+def equal(a: object, b: object) -> bool:
+    """Bit for bit, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_interrupted_equals_uninterrupted_bit_for_bit(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole", dataset, recipe)
+    assert Trainer(whole, dataset, "cpu").train(Silent())
+    parts = make_run(tmp_path / "parts", dataset, recipe)
+    for stop_at in (16, 48):  # between two log records' checkpoints, and after one
+        reporter = Silent(stop_at)
+        assert not Trainer(Run.open(parts.folder), dataset, "cpu").train(reporter, reporter)
+    assert Trainer(Run.open(parts.folder), dataset, "cpu").train(Silent())
+    for one, other in zip(result_of(whole), result_of(parts), strict=True):
+        assert equal(one, other)
+    assert [p.name for p in sorted(whole.samples.iterdir())] == [p.name for p in sorted(parts.samples.iterdir())]
+
+
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_the_seed_decides_the_run(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
+    results = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run = make_run(tmp_path / name, dataset, recipe, seed=seed)
+        Trainer(run, dataset, "cpu").train(Silent())
+        results.append(result_of(run)[0]["nets"])
+    assert equal(results[0], results[1])
+    assert not equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_every_phase_moves_its_nets_and_no_other(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", dataset, recipe)
+    trainer = Trainer(run, dataset, "cpu")
+    parameters = {name: dict(net.named_parameters()) for name, net in trainer.nets.items()}
+    for phase in run.recipe.phases(run.config):
+        before = {n: {k: v.detach().clone() for k, v in p.items()} for n, p in parameters.items()}
+        trainer.phases = (phase,)
+        trainer._iterate(Progress(0, 16, 64))
+        moved = {n for n, p in parameters.items() if any(not torch.equal(v, before[n][k]) for k, v in p.items())}
+        assert moved - {"G_ema"} == set(phase.trains)
+
+
+def test_the_command_makes_what_it_says(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    args = [
+        "--data",
+        pictures,
+        "--out",
+        run,
+        "--data-root",
+        tmp_path / "cache",
+        "--kimg",
+        0.064,
+        "--batch",
+        16,
+    ]
+    shown = command("edgegan-train", "dcgan", *args, "--sample-kimg", 0.016)
+    assert shown.returncode == 0, shown.stderr
+    assert "edgegan-export" in shown.stdout.splitlines()[-1]
+    config = json.loads((run / "config.json").read_text())
+    assert config["recipe"] == "dcgan"
+    assert config["config"]["batch"] == 16
+    assert config["data"]["count"] == 40
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["nimg"] == 64
+    assert all(set(r["losses"]) == {"D", "G"} and np.isfinite(list(r["losses"].values())).all() for r in log)
+    assert log[-1]["swd"] > 0
+    grids = sorted((run / "samples").iterdir())
+    assert [int(g.stem) for g in grids] == [0, 16, 32, 48, 64]
+    with (
+        Image.open(grids[0]) as grid,
+        Image.open(run / "progress.gif") as gif,
+        Image.open(run / "curves.png") as curves,
+    ):
+        assert grid.size == (234, 234)  # 4 x 4 pictures of 28 pixels, doubled, 2 pixels apart
+        assert gif.n_frames == 5
+        assert curves.size[0] > 500
+    assert len(list((run / "checkpoints").iterdir())) == checkpoint.KEEP
+    again = command("edgegan-train", "dcgan", *args)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert "resume" in again.stderr
+    before = (run / "log.jsonl").read_bytes()
+    assert command("edgegan-train", "resume", run, "--data-root", tmp_path / "cache").returncode == 0
+    assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_ctrl_c_stops_cleanly_and_resume_goes_on(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    args = [
+        "dcgan",
+        "--data",
+        pictures,
+        "--out",
+        run,
+        "--data-root",
+        tmp_path / "cache",
+        "--kimg",
+        "2",
+        "--batch",
+        "16",
+    ]
+    process = subprocess.Popen(
+        [BIN / "edgegan-train", *map(str, args), "--log-kimg", "0.016"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(600):
+        if (run / "log.jsonl").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "edgegan-train resume" in stderr
+    opened = Run.open(run)
+    state = opened.newest_checkpoint()
+    assert state is not None
+    assert 0 < state["nimg"] < 2000
+    assert opened.read_log()[-1]["nimg"] <= state["nimg"]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["resume", "missing"], "missing"),
+        (["resume", "empty"], "config.json"),
+        (["dcgan", "--data", "missing", "--out", "run"], "missing"),
+        (["dcgan", "--data", "empty", "--out", "run"], "empty"),
+        (["dcgan", "--data", "broken", "--out", "run"], "bad.png"),
+        (["dcgan", "--data", "set.npz", "--out", "nowhere/run"], "nowhere"),
+        (["dcgan", "--data", "set.npz", "--out", "full"], "full"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--resolution", "32"], "28x28"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--device", "cuda:9"], "cuda:9"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--device", "tpu"], "tpu"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--batch", "0"], "batch"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--kimg", "-1"], "kimg"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--kimg", "nan"], "kimg"),
+        (["dcgan", "--out", "run"], "--data"),
+        (["nosuch", "--data", "set.npz", "--out", "run"], "nosuch"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(args: list[str], says: str, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "broken").mkdir()
+    Image.new("L", (28, 28)).save(tmp_path / "broken" / "good.png")
+    data = (tmp_path / "broken" / "good.png").read_bytes()
+    (tmp_path / "broken" / "bad.png").write_bytes(data[: len(data) // 2])
+    env = {"EDGEGAN_DATA": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
+    failed = command("edgegan-train", *args, cwd=tmp_path, env=env)
+    assert failed.returncode in (1, 2)
+    assert failed.stderr.count("\n") == 1, failed.stderr
+    assert says in failed.stderr
+    assert not (tmp_path / "run").exists()
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_a_damaged_checkpoint_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", dataset, "dcgan")
+    Trainer(run, dataset, "cpu").train(Silent())
+    newest = checkpoint.found(run.checkpoints)[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    failed = command("edgegan-train", "resume", run.folder)
+    assert failed.returncode == 1
+    assert failed.stderr.count("\n") == 1
+
+
+def test_changed_data_is_refused(pictures: Path, dataset: Dataset, tmp_path: Path) -> None:
+    data = DataSettings.of(dataset, str(pictures), None)
+    run = Run.create(tmp_path / "run", Settings("dcgan", TINY, data))
+    np.savez(pictures, images=np.zeros((40, 28, 28), np.uint8), labels=np.arange(40) % 3)
+    failed = command("edgegan-train", "resume", run.folder, "--data-root", tmp_path / "cache")
+    assert failed.returncode == 1
+    assert "changed" in failed.stderr
+
+
+def test_preview_draws_the_latents_of_the_runtime(dataset: Dataset, tmp_path: Path) -> None:
+    trainer = Trainer(make_run(tmp_path / "run", dataset, "dcgan"), dataset, "cpu")
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            seen.append(z)
+            return torch.zeros(len(z), 1, 28, 28)
+
+    trainer.nets["G_ema"].net = Spy()
+    trainer.draw(20, batch=8)
+    assert np.array_equal(torch.cat(seen).numpy(), noise.normal(0, 20, 100))
+
+
+def test_ema_forgets_half_in_its_halflife() -> None:
+    net, target = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(net.weight)
+    torch.nn.init.ones_(target.weight)
+    ema = EMA(net, halflife=1000)
+    for i in range(10):
+        ema.update(target, nimg=10**9 + 100 * i, batch=100)
+    assert abs(ema.net.weight.item() - 0.5) < 1e-6
+
+
+def test_ema_averages_norm_statistics_and_copies_counters() -> None:
+    net = torch.nn.BatchNorm1d(2)
+    ema = EMA(net, halflife=10)
+    net.running_mean.fill_(1)
+    net.num_batches_tracked.fill_(7)
+    ema.update(net, nimg=10**9, batch=10)
+    assert torch.allclose(ema.net.running_mean, torch.full((2,), 0.5))
+    assert ema.net.num_batches_tracked == 7
+    assert not ema.train().net.training
+
+
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_config_without_torch_is_the_recipes_own(recipe: str) -> None:
+    summary, config_class = recipes.describe(recipe)
+    assert len(summary) > 10
+    assert "\n" not in summary
+    real = recipes.load(recipe).Config
+    assert make_config(config_class, {}).__dict__ == make_config(real, {}).__dict__
+    shown = command("edgegan-train", recipe, "--help")
+    for name in real.__dataclass_fields__:
+        assert name.replace("_", "-") in shown.stdout
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_trains_on_cuda(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", dataset, recipe, precision="bf16")
+    assert Trainer(run, dataset, "cuda").train(Silent())
+    assert run.read_log()[-1]["nimg"] == 64

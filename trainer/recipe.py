@@ -1,0 +1,93 @@
+"""The one training contract: what a GAN must say about itself so that the loop can train it.
+
+A recipe is one file in recipes/ that ends in `RECIPE = Recipe(...)`, a frozen record of functions. It owns the
+networks and the losses; the loop owns time, data, randomness, optimiser steps, checkpoints and logs. Whatever must
+survive a resume is a module with buffers inside the nets that `build` returns: weights, and also a moving average,
+an image pool, an augmentation probability.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from edgegan.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What the networks must know of the data set."""
+
+    height: int
+    width: int
+    channels: int  # 1 grey, 3 RGB
+    classes: tuple[str, ...] = ()  # empty: the set has no labels
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run stands before an iteration. Time is images shown, never steps."""
+
+    nimg: int  # real images shown so far; the first of this batch has this global index
+    batch: int  # images in this iteration
+    total: int  # images of the whole run
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of images shown."""
+        return self.nimg / 1000
+
+    @property
+    def fraction(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        return self.nimg / self.total
+
+    @property
+    def next_nimg(self) -> int:
+        """Images shown once this iteration is done."""
+        return self.nimg + self.batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one phase sees. Element i belongs to global sample nimg + i, on one process or many."""
+
+    real: Tensor  # [n, C, H, W] float32 in [-1, 1]
+    label: Tensor | None  # [n] int64, the classes of `real`; None without classes
+    z: Tensor  # [n, latent_dim] float32, N(0, 1), fresh for each phase
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimiser step of an iteration: who learns, and from what.
+
+    `loss(nets, batch, t)` returns named scalar terms, already weighted; the loop adds them up, differentiates, steps,
+    and logs each by name. Nets outside `trains` get no gradient. `every` = 16 runs the phase each 16th iteration.
+    `learning_rate(t)`, if given, is set before each step. `after(nets, batch, t)` runs after the step,
+    without gradients.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    loss: Callable[[nn.ModuleDict, Batch, Progress], dict[str, Tensor]]
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    every: int = 1
+    learning_rate: Callable[[Progress], float] | None = None
+    after: Callable[[nn.ModuleDict, Batch, Progress], None] | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One GAN. `Config` is a frozen dataclass of hyper-parameters whose fields are made by config.option.
+
+    Two of its fields the loop reads: `batch` (images an iteration) and `kimg` (thousands of images of a whole run).
+    """
+
+    name: str
+    Config: type
+    build: Callable[[Any, DataShape], nn.ModuleDict]  # (config, shape) -> nets, freshly initialised
+    phases: Callable[[Any], tuple[Phase, ...]]  # in the order in which an iteration runs them
+    export_module: Callable[[nn.ModuleDict], nn.Module]  # forward(z[, label]) -> image in [-1, 1]
+    spec: Callable[[Any, DataShape], ModelSpec]  # what the exported model will say about itself

@@ -1,0 +1,35 @@
+"""One readable file per GAN. A file in this folder is a recipe, found by its name; there is no other register."""
+
+import ast
+import dataclasses
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from edgegan.errors import ArgumentError
+from edgegan.trainer.config import option
+
+
+def names() -> list[str]:
+    """The recipes there are, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> Any:
+    """The `Recipe` called `name`; imports torch. Raises ArgumentError for a name that is not there."""
+    if name not in names():
+        raise ArgumentError(f"there is no recipe {name!r}; recipes: {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}").RECIPE
+
+
+def describe(name: str) -> tuple[str, type]:
+    """(first line of the docstring, the Config class) read from the source, so that --help need not import torch.
+
+    A Config may therefore use nothing but `dataclass`, `option` and builtins.
+    """
+    tree = ast.parse((Path(__path__[0]) / f"{name}.py").read_text(encoding="utf-8"))
+    body: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
+    found: dict[str, Any] = {"dataclass": dataclasses.dataclass, "option": option, "__name__": __name__}
+    exec(compile(ast.Module(body, []), name, "exec"), found)
+    return (ast.get_docstring(tree) or "").partition("\n")[0].rstrip("."), found["Config"]

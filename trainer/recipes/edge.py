@@ -1,0 +1,216 @@
+"""Small generators for small devices: residual blocks without normalisation, a relativistic loss, two penalties.
+
+Paper of the loss: Huang, Gokaslan, Kuleshov, Tompkin 2024, "The GAN is dead; long live the GAN! A Modern GAN Baseline"
+(R3GAN). The pairing is Jolicoeur-Martineau's (2018), the penalties on real and fake pictures are R1 and R2 of Mescheder
+et al. 2018. Class conditioning of D: one logit for each class, that of the asked-for class counts.
+
+G: z [n, 64] and the class's embedding [n, 16] -> dense to the coarsest level, 4 to 7 pixels a side -> at each level one
+residual block, then nearest upsampling by two -> 3x3 convolution to C channels. All its operators stay fast in
+onnxruntime. D mirrors it with stride-2 convolutions. Any size whose sides divide by the coarsest level's power of two;
+with or without classes; grey or colour.
+
+What differs from the paper: nets of a few hundred thousand parameters, plain residual blocks, no schedule but the
+learning rate's, no tanh and no bound on G while it trains.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgegan.errors import ArgumentError
+from edgegan.spec import ModelSpec
+from edgegan.trainer.config import option
+from edgegan.trainer.ema import EMA, averaged
+from edgegan.trainer.losses import discriminator_relativistic, generator_relativistic, gradient_penalty
+from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
+
+COARSEST = 4  # pixels: halve the smaller side while it stays at least this
+G_WIDTHS = (16, 40, 64, 96, 128, 128, 128)  # channels of each level, finest first
+D_WIDTHS = (32, 64, 96, 128, 128, 128)  # channels after each halving, finest first
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters."""
+
+    kimg: float = option(1000.0, "thousands of images to show", minimum=0.001)
+    batch: int = option(16, "images in a batch", minimum=1)
+    latent_dim: int = option(64, "elements of z", minimum=1)
+    embedding: int = option(16, "elements of a class's embedding", minimum=1)
+    width: float = option(1.0, "factor on the channels of both nets", minimum=0.1)
+    lr: float = option(7e-4, "Adam's learning rate at the start, for both nets", minimum=0)
+    final_lr: float = option(3.5e-5, "the learning rate at the end; it falls along a cosine", minimum=0)
+    beta2: float = option(0.95, "Adam's beta2; beta1 is 0", minimum=0)
+    gamma: float = option(0.7, "weight of the gradient penalties R1 and R2", minimum=0)
+    ema_kimg: float = option(20.0, "half-life of G's moving average in thousands of images", minimum=0)
+
+
+def activation(x: Tensor) -> Tensor:
+    """LeakyReLU with slope 0.2."""
+    return F.leaky_relu(x, 0.2)
+
+
+def he_init(layer: nn.Conv2d, gain: float = 1.0) -> nn.Conv2d:
+    """He et al. 2015, times `gain`; zero bias."""
+    nn.init.kaiming_normal_(layer.weight, a=0.2)
+    with torch.no_grad():
+        layer.weight.mul_(gain)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """[n, c_in, h, w] -> [n, c_out, h, w]: skip + conv(act(conv(act(x)))), the last convolution started small."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv1 = he_init(nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.conv2 = he_init(nn.Conv2d(c_out, c_out, 3, padding=1), gain=0.25)
+        self.skip = nn.Identity() if c_in == c_out else he_init(nn.Conv2d(c_in, c_out, 1, bias=False), gain=0.7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.conv2(activation(self.conv1(activation(x))))
+
+
+class Generator(nn.Module):
+    """z [n, latent_dim] (and label [n]) -> [n, C, H, W], about [-1, 1]."""
+
+    def __init__(self, config: Config, shape: DataShape, halvings: int) -> None:
+        super().__init__()
+        widths = [scaled(c, config.width) for c in G_WIDTHS[halvings::-1]]  # coarsest first
+        self.coarsest = (widths[0] // 2, shape.height >> halvings, shape.width >> halvings)
+        inputs = config.latent_dim
+        if shape.classes:
+            self.embed = nn.Embedding(len(shape.classes), config.embedding)
+            inputs += config.embedding
+        self.dense = nn.Linear(inputs, math.prod(self.coarsest))
+        nn.init.normal_(self.dense.weight, 0, inputs**-0.5)
+        nn.init.zeros_(self.dense.bias)
+        self.blocks = nn.ModuleList(map(ResidualBlock, [self.coarsest[0], *widths[:-1]], widths))
+        self.out = he_init(nn.Conv2d(widths[-1], shape.channels, 3, padding=1), gain=0.5)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        if label is not None:
+            z = torch.cat([z, self.embed(label)], dim=1)
+        x = self.dense(z).view(-1, *self.coarsest)
+        for level, block in enumerate(self.blocks):
+            if level > 0:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = block(x)
+        return self.out(activation(x))
+
+
+class Discriminator(nn.Module):
+    """Image [n, C, H, W] (and label [n]) -> logit [n]: positive means real, and of that class."""
+
+    def __init__(self, config: Config, shape: DataShape, halvings: int) -> None:
+        super().__init__()
+        widths = [scaled(c, config.width) for c in D_WIDTHS[:halvings]]
+        self.downs = nn.ModuleList(
+            he_init(nn.Conv2d(i, o, 4, stride=2, padding=1))
+            for i, o in zip([shape.channels, *widths[:-1]], widths, strict=True)
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(c, c) for c in widths)
+        features = widths[-1] * (shape.height >> halvings) * (shape.width >> halvings)
+        self.out = nn.Linear(features, max(1, len(shape.classes)))
+        nn.init.normal_(self.out.weight, 0, features**-0.5)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        for down, block in zip(self.downs, self.blocks, strict=True):
+            x = activation(block(down(x)))
+        logits = self.out(x.flatten(1)).float()
+        return logits[:, 0] if label is None else logits.gather(1, label[:, None])[:, 0]
+
+
+class Exported(nn.Module):
+    """The averaged generator, bounded to [-1, 1] as the model file promises."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.net(z, label).clamp(-1, 1)
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels times `width`, a multiple of 8: what processors like."""
+    return max(8, round(channels * width / 8) * 8)
+
+
+def halvings_of(shape: DataShape) -> int:
+    """How often the picture is halved down to the coarsest level. Raises ArgumentError for a size that is not."""
+    smaller = min(shape.height, shape.width)
+    halvings = max(1, int(math.log2(max(1, smaller / COARSEST))))
+    if smaller < 2 * COARSEST or halvings > len(D_WIDTHS) or shape.height % 2**halvings or shape.width % 2**halvings:
+        raise ArgumentError(
+            f"recipe edge cannot draw {shape.width}x{shape.height}: sides must be 8 to 511 pixels and here multiples "
+            f"of {2**halvings}; pass --resolution 28, 32, 48, 64, 96 or 128, say"
+        )
+    return halvings
+
+
+def build(config: Config, shape: DataShape) -> nn.ModuleDict:
+    """G, D and the moving average of G."""
+    halvings = halvings_of(shape)
+    G, D = Generator(config, shape, halvings), Discriminator(config, shape, halvings)
+    return nn.ModuleDict({"G": G, "D": D, "G_ema": EMA(G, config.ema_kimg * 1000)})
+
+
+def phases(config: Config) -> tuple[Phase, ...]:
+    """D learns to tell each real picture from a fake of its class, then G the opposite."""
+
+    def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=config.lr, betas=(0.0, config.beta2), eps=1e-8)
+
+    def cosine(t: Progress) -> float:
+        return config.final_lr + (config.lr - config.final_lr) * (1 + math.cos(math.pi * t.fraction)) / 2
+
+    def d_loss(nets: nn.ModuleDict, batch: Batch, t: Progress) -> dict[str, Tensor]:
+        with torch.no_grad():
+            fake = nets["G"](batch.z, batch.label).float()
+        real, fake = batch.real.detach().requires_grad_(), fake.requires_grad_()
+        real_logits, fake_logits = nets["D"](real, batch.label), nets["D"](fake, batch.label)
+        return {
+            "D": discriminator_relativistic(real_logits, fake_logits),
+            "R1": gradient_penalty(real_logits, real) * (config.gamma / 2),
+            "R2": gradient_penalty(fake_logits, fake) * (config.gamma / 2),
+        }
+
+    def g_loss(nets: nn.ModuleDict, batch: Batch, t: Progress) -> dict[str, Tensor]:
+        with torch.no_grad():
+            real_logits = nets["D"](batch.real, batch.label)
+        return {"G": generator_relativistic(real_logits, nets["D"](nets["G"](batch.z, batch.label), batch.label))}
+
+    def average(nets: nn.ModuleDict, batch: Batch, t: Progress) -> None:
+        averaged(nets).update(nets["G"], t.nimg, t.batch)
+
+    return (
+        Phase("D", trains=("D",), loss=d_loss, optimizer=adam, learning_rate=cosine),
+        Phase("G", trains=("G",), loss=g_loss, optimizer=adam, learning_rate=cosine, after=average),
+    )
+
+
+def export_module(nets: nn.ModuleDict) -> nn.Module:
+    """The generator that users get."""
+    return Exported(averaged(nets).net)
+
+
+def spec(config: Config, shape: DataShape) -> ModelSpec:
+    """What the exported model says about itself."""
+    return ModelSpec(
+        recipe="edge",
+        image_size=(shape.height, shape.width),
+        channels=shape.channels,
+        latent_dim=config.latent_dim,
+        classes=shape.classes,
+    )
+
+
+RECIPE = Recipe("edge", Config, build, phases, export_module, spec)
