@@ -1,0 +1,66 @@
+"""The command `edgegan-export`. Imports torch only to export."""
+
+from pathlib import Path
+
+import click
+
+import edgegan
+from edgegan._cli import debug_option, run
+from edgegan.errors import ArgumentError, MissingExtraError, printable
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(edgegan.__version__, prog_name="edgegan-export")
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.onnx",
+    help="Where to write the model.",
+)
+@click.option(
+    "--licence",
+    default="",
+    help="The licence of the model, to be written into it; think of that of the pictures.",
+)
+@debug_option
+def cli(folder: Path, output: Path, licence: str) -> None:
+    """Turn the training run in the folder RUN into one ONNX file.
+
+    \b
+    edgegan-export runs/digits -o digits.onnx
+    edgegan sample digits.onnx -n 16
+
+    The file holds the averaged generator of the newest checkpoint, a free batch, and a description of itself with
+    golden samples. It is written only if onnxruntime draws what torch draws, at batches 1, 2, 3 and 17.
+    """
+    from importlib.util import find_spec
+
+    from edgegan._files import check_output
+
+    if output.suffix.lower() != ".onnx":
+        raise ArgumentError(f"cannot write {output}: the file's name must end in .onnx")
+    check_output(output)
+    for module, extra in (
+        ("torch", "export"),
+        ("onnx", "export"),
+        ("onnxscript", "export"),
+        ("onnxruntime", "cpu"),
+    ):
+        if find_spec(module) is None:
+            raise MissingExtraError.of("export", module, extra)
+    from edgegan.export.pipeline import export_run
+
+    report = export_run(folder, output, licence)
+    name = printable(str(output))
+    click.echo(
+        f"{name}: {report.file_bytes / 1e6:.2f} MB, {report.parameters:,} parameters, {report.kimg:g} kimg; "
+        f"onnxruntime = torch to {report.difference:.1g} at batches 1, 2, 3, 17; try  edgegan sample {name}"
+    )
+
+
+def main() -> None:
+    """The console script's entry point."""
+    run(cli, "edgegan-export")

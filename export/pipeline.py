@@ -1,0 +1,52 @@
+"""Export a run: load its averaged generator, trace it, prove it, write it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from edgegan._files import atomic_write
+from edgegan.errors import ExportError
+from edgegan.export.onnx import describe, to_model
+from edgegan.export.verify import check_parity
+from edgegan.trainer.run import Run
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an export made."""
+
+    file_bytes: int
+    parameters: int
+    kimg: float  # of training, in thousands of images
+    difference: float  # the largest between onnxruntime and torch, in pixels of [-1, 1]
+
+
+def export_run(folder: Path, output: Path, licence: str = "") -> Report:
+    """Write the newest checkpoint of the run in `folder` as the ONNX model `output`, whole or not at all.
+
+    Raises RunError for a folder that is no run, ExportError if the run has no checkpoint, cannot be traced, or does not
+    match in onnxruntime.
+    """
+    run = Run.open(folder)
+    state = run.newest_checkpoint()
+    if state is None:
+        raise ExportError(f"the run {folder} has no checkpoint yet; train it first with  edgegan-train resume {folder}")
+    shape = run.settings.data.shape
+    nets = run.recipe.build(run.config, shape)
+    nets.load_state_dict(state["nets"])
+    module = run.recipe.export_module(nets).eval().requires_grad_(False)
+    if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
+        raise ExportError(f"the newest checkpoint of {folder} holds weights that are not finite; nothing was written")
+    spec = replace(
+        run.recipe.spec(run.config, shape),
+        dataset=run.settings.data.name,
+        dataset_digest=run.settings.data.digest,
+        kimg=state["nimg"] / 1000,
+        licence=licence,
+    )
+    data = describe(to_model(module, spec), spec, module)
+    difference = check_parity(data, module)
+    with atomic_write(output, durable=True) as file:
+        file.write(data)
+    return Report(len(data), sum(p.numel() for p in module.parameters()), spec.kimg, difference)

@@ -1,0 +1,157 @@
+"""edgegan-export: torch equals onnxruntime, one file that tells all, and nothing written otherwise."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgegan import load
+from edgegan.errors import ExportError
+from edgegan.export import pipeline
+from edgegan.export.onnx import OPSET, describe, draw, inputs_of, to_model
+from edgegan.export.verify import BATCHES, check_parity
+from edgegan.spec import ModelSpec
+from edgegan.trainer import checkpoint, recipes
+from edgegan.trainer.data import open_dataset
+from edgegan.trainer.loop import Trainer
+from edgegan.trainer.run import DataSettings, Run, Settings
+from support import Silent, command
+
+
+@pytest.fixture(scope="module", params=recipes.names())
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of 128 images on the embedded digits."""
+    folder = tmp_path_factory.mktemp(request.param)
+    dataset = open_dataset("digits", data_root=folder / "cache")
+    settings = Settings(
+        request.param, {"kimg": 0.128, "batch": 32}, DataSettings.of(dataset, "digits", None), sample_kimg=1.0
+    )
+    made = Run.create(folder / "run", settings)
+    Trainer(made, dataset, "cpu").train(Silent())
+    return made
+
+
+def test_command_exports_and_sample_draws(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "digits.onnx"
+    shown = command("edgegan-export", run.folder, "-o", model, "--licence", "CC0")
+    assert shown.returncode == 0, shown.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["digits.onnx"]
+    generator = load(model)
+    spec = generator.spec
+    assert (spec.recipe, spec.image_size, spec.channels) == (run.settings.recipe, (28, 28), 1)
+    assert (spec.kimg, spec.dataset, spec.dataset_digest) == (0.128, "digits", run.settings.data.digest)
+    assert spec.licence == "CC0"
+    assert generator.check_golden() == 0
+    found = onnx.load(model)
+    assert found.opset_import[0].version == OPSET
+    assert not found.functions
+    assert str(Path.cwd()) not in str(found)
+    sampled = command("edgegan", "sample", model, "-n", "16", "-o", tmp_path / "samples.png")
+    assert sampled.returncode == 0, sampled.stderr
+
+
+def test_torch_equals_onnxruntime_on_fresh_latents(run: Run, tmp_path: Path) -> None:
+    pipeline.export_run(run.folder, tmp_path / "a.onnx")
+    generator = load(tmp_path / "a.onnx")
+    nets = run.recipe.build(run.config, run.settings.data.shape)
+    nets.load_state_dict(run.newest_checkpoint()["nets"])
+    module = run.recipe.export_module(nets).eval()
+    for n in (*BATCHES, 40):
+        feed = inputs_of(generator.spec, 99, n)
+        assert np.abs(generator.run(feed) - draw(module, generator.spec, feed)).max() < 1e-4
+
+
+def test_last_grid_is_what_the_exported_model_draws(run: Run, tmp_path: Path) -> None:
+    pipeline.export_run(run.folder, tmp_path / "a.onnx")
+    dataset = open_dataset("digits", data_root=tmp_path / "cache")
+    previewed = Trainer(run, dataset, "cpu").draw(16).astype(int)
+    assert np.abs(previewed - load(tmp_path / "a.onnx").sample(16, seed=0)).max() <= 1
+
+
+SPEC = ModelSpec(recipe="dcgan", image_size=(28, 28), channels=1, latent_dim=8)
+
+
+class Square(torch.nn.Module):
+    """z [n, 8] -> [n, 1, 28, 28]; `wrong` makes the graph differ from what torch computes elsewhere."""
+
+    def __init__(self, wrong: float = 0.0) -> None:
+        super().__init__()
+        self.dense = torch.nn.Linear(8, 784)
+        self.wrong = wrong
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.dense(z) + self.wrong).view(-1, 1, 28, 28)
+
+
+def test_parity_refuses_a_graph_that_differs() -> None:
+    module = Square()
+    data = describe(to_model(module, SPEC), SPEC, module)
+    assert check_parity(data, module) < 1e-5
+    module.wrong = 0.01
+    with pytest.raises(ExportError, match="differ by"):
+        check_parity(data, module)
+
+
+def test_parity_refuses_nan_and_false_golden_samples() -> None:
+    module = Square()
+    other = Square()
+    data = describe(to_model(module, SPEC), SPEC, other)
+    with pytest.raises(ExportError, match="golden"):
+        check_parity(data, module)
+    torch.nn.init.constant_(module.dense.weight, float("nan"))
+    with pytest.raises(ExportError, match="nan"):
+        check_parity(describe(to_model(module, SPEC), SPEC, module), module)
+
+
+def test_a_frozen_batch_is_refused() -> None:
+    class Frozen(Square):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return super().forward(z)[:3] + torch.zeros(3, 1, 28, 28)
+
+    with pytest.raises(ExportError, match="shape"):
+        check_parity(describe(to_model(Frozen(), SPEC), SPEC, Frozen()), Frozen())
+
+
+def test_a_failed_proof_writes_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old.onnx").write_bytes(b"old")
+    monkeypatch.setattr(pipeline, "check_parity", lambda *_: (_ for _ in ()).throw(ExportError("differs")))
+    for name in ("old.onnx", "new.onnx"):
+        with pytest.raises(ExportError):
+            pipeline.export_run(run.folder, tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["old.onnx"]
+    assert (tmp_path / "old.onnx").read_bytes() == b"old"
+
+
+def test_weights_that_are_not_finite_are_refused(run: Run, tmp_path: Path) -> None:
+    state = run.newest_checkpoint()
+    for value in state["nets"].values():
+        if value.is_floating_point():
+            value.fill_(float("nan"))
+    checkpoint.save(run.checkpoints, 999_999, state)
+    try:
+        with pytest.raises(ExportError, match="finite"):
+            pipeline.export_run(run.folder, tmp_path / "a.onnx")
+    finally:
+        (run.checkpoints / "000000999999.pt").unlink()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["missing", "-o", "a.onnx"], "missing"),
+        (["empty", "-o", "a.onnx"], "config.json"),
+        (["empty", "-o", "nowhere/a.onnx"], "nowhere"),
+        (["empty", "-o", "a.png"], ".onnx"),
+        (["empty"], "--output"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(args: list[str], says: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    failed = command("edgegan-export", *args, cwd=tmp_path)
+    assert failed.returncode in (1, 2)
+    assert failed.stderr.count("\n") == 1, failed.stderr
+    assert says in failed.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
