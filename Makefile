@@ -1,0 +1,46 @@
+# make demo   train a GAN on handwritten digits, export it, draw with it (about ten minutes on 2 cores)
+# make test   the whole suite         make test-slow   what takes longer
+# make lint   ruff and mypy           make clean       remove the environment and the demo
+PYTHON ?= python3
+BIN := .venv/bin
+BUILD := pyproject.toml setup.py constraints.txt $(wildcard edgegan/core/*.[ch])
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow lint clean
+
+demo: .venv/.train
+	@if [ -e demo/run/config.json ]; then $(BIN)/edgegan-train resume demo/run; \
+	else mkdir -p demo && $(BIN)/edgegan-train edge --data digits --out demo/run; fi
+	$(BIN)/edgegan-export demo/run -o demo/digits.onnx
+	$(BIN)/edgegan sample demo/digits.onnx -n 16 -o demo/samples.png
+	@printf '\nLook at  demo/samples.png       16 digits, drawn by onnxruntime from demo/digits.onnx\n'
+	@printf '         demo/run/progress.gif  how they came to be\n'
+	@printf 'Try next $(BIN)/edgegan sample demo/digits.onnx -n 100 --seed 1 -o demo/more.png\n'
+
+test: .venv/.test
+	$(BIN)/pytest -m "not slow"
+
+test-slow: .venv/.test
+	$(BIN)/pytest -m slow
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# mypy knows nothing of the folders that setup.py maps: show it the package as it installs.
+	@rm -rf build/tree && mkdir -p build/tree/edgegan && ln -s $(CURDIR)/edgegan/* $(CURDIR)/trainer $(CURDIR)/export build/tree/edgegan/
+	cd build/tree && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgegan
+
+# Plain files mark what is installed, so that a second `make` starts at once and a changed build installs again.
+.venv/.train: $(BUILD) | .venv
+	$(PIP) -e '.[cpu,train]'
+	@touch $@
+
+.venv/.test: $(BUILD) | .venv
+	$(PIP) -e '.[test]'
+	@touch $@ .venv/.train
+
+.venv:
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv demo build dist *.egg-info edgegan/core/*.so
