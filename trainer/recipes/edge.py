@@ -45,7 +45,7 @@ class Config:
     lr: float = option(7e-4, "Adam's learning rate at the start, for both nets", minimum=0)
     final_lr: float = option(3.5e-5, "the learning rate at the end; it falls along a cosine", minimum=0)
     beta2: float = option(0.95, "Adam's beta2; beta1 is 0", minimum=0)
-    gamma: float = option(0.7, "weight of the gradient penalties R1 and R2", minimum=0)
+    gamma: float = option(2.0, "weight of the gradient penalties R1 and R2", minimum=0)
     ema_kimg: float = option(20.0, "half-life of G's moving average in thousands of images", minimum=0)
 
 
