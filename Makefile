@@ -2,6 +2,7 @@
 # make test   the whole suite         make test-slow   what takes longer
 # make lint   ruff and mypy           make clean       remove the environment and the demo
 PYTHON ?= python3
+DEMO_KIMG ?= 80
 BIN := .venv/bin
 BUILD := pyproject.toml setup.py constraints.txt $(wildcard edgegan/core/*.[ch])
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -10,7 +11,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 demo: .venv/.train
 	@if [ -e demo/run/config.json ]; then $(BIN)/edgegan-train resume demo/run; \
-	else mkdir -p demo && $(BIN)/edgegan-train edge --data digits --out demo/run; fi
+	else mkdir -p demo && $(BIN)/edgegan-train edge --data digits --kimg $(DEMO_KIMG) --out demo/run; fi
 	$(BIN)/edgegan-export demo/run -o demo/digits.onnx
 	$(BIN)/edgegan sample demo/digits.onnx -n 16 -o demo/samples.png
 	@printf '\nLook at  demo/samples.png       16 digits, drawn by onnxruntime from demo/digits.onnx\n'
