@@ -186,7 +186,7 @@ def info(model: str | None) -> None:
         ("trained on", " ".join(filter(None, (spec.dataset, spec.dataset_digest)))),
         ("trained for", f"{spec.kimg:g} thousand images"),
         *((f"score {name}", f"{s:g}" if isinstance(s, float) else s) for name, s in spec.scores.items()),
-        ("licence", spec.licence),
+        ("licence", spec.licence or "not stated"),
         ("written by", f"edgegan {spec.version}"),
         ("golden", f"{golden.count} samples, tolerance {golden.tolerance}" if golden else "none"),
     ]

@@ -1,6 +1,6 @@
-"""Fixtures of several test files: tiny ONNX generators whose pictures NumPy can compute too."""
+"""Fixtures of several test files: a data root, and tiny ONNX generators whose pictures NumPy can compute too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,15 @@ import numpy as np
 import pytest
 
 from edgegan import Golden, ModelSpec
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_root_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Decoded data sets go to a folder of this session, never to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("data-root")
+        patch.setenv("EDGEGAN_DATA", str(folder))
+        yield folder
 
 
 @dataclass

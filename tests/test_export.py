@@ -24,7 +24,7 @@ from support import Silent, command
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of 128 images on the embedded digits."""
     folder = tmp_path_factory.mktemp(request.param)
-    dataset = open_dataset("digits", data_root=folder / "cache")
+    dataset = open_dataset("digits")
     settings = Settings(
         request.param, {"kimg": 0.128, "batch": 32}, DataSettings.of(dataset, "digits", None), sample_kimg=1.0
     )
@@ -65,7 +65,7 @@ def test_torch_equals_onnxruntime_on_fresh_latents(run: Run, tmp_path: Path) -> 
 
 def test_last_grid_is_what_the_exported_model_draws(run: Run, tmp_path: Path) -> None:
     pipeline.export_run(run.folder, tmp_path / "a.onnx")
-    dataset = open_dataset("digits", data_root=tmp_path / "cache")
+    dataset = open_dataset("digits")
     previewed = Trainer(run, dataset, "cpu").draw(16).astype(int)
     assert np.abs(previewed - load(tmp_path / "a.onnx").sample(16, seed=0)).max() <= 1
 

@@ -1,5 +1,6 @@
 """edgegan-train: the real command on tiny budgets; interrupted against uninterrupted; what a run folder holds."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from edgegan.trainer.config import make_config
 from edgegan.trainer.data import Dataset, open_dataset
 from edgegan.trainer.ema import EMA
 from edgegan.trainer.loop import Trainer
-from edgegan.trainer.recipe import Progress
+from edgegan.trainer.recipe import Batch, Progress
 from edgegan.trainer.run import DataSettings, Run, Settings
 from support import BIN, Silent, command
 
@@ -35,8 +36,8 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def dataset(pictures: Path, tmp_path: Path) -> Dataset:
-    return open_dataset(str(pictures), data_root=tmp_path / "cache")
+def dataset(pictures: Path) -> Dataset:
+    return open_dataset(str(pictures))
 
 
 def make_run(folder: Path, dataset: Dataset, recipe: str, **settings: object) -> Run:
@@ -77,6 +78,27 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(recipe: str, dataset: Data
     assert [p.name for p in sorted(whole.samples.iterdir())] == [p.name for p in sorted(parts.samples.iterdir())]
 
 
+def test_every_epoch_shows_each_picture_once_with_as_much_noise(dataset: Dataset, tmp_path: Path) -> None:
+    trainer = Trainer(make_run(tmp_path / "run", dataset, "dcgan"), dataset, "cpu")
+    seen, phase = [], trainer.phases[1]
+
+    def watch(nets: torch.nn.ModuleDict, batch: Batch, t: Progress) -> dict[str, torch.Tensor]:
+        assert len(batch.real) == len(batch.label) == len(batch.z) == t.batch == 16
+        assert batch.real.min() >= -1
+        assert batch.real.max() <= 1
+        seen.extend(batch.real.mul(127.5).add(127.5).round().to(torch.uint8).reshape(16, -1).numpy())
+        return {"none": sum(p.sum() for p in nets["G"].parameters()) * 0}
+
+    trainer.phases = (dataclasses.replace(phase, loss=watch, after=None),)
+    for start in range(0, 80, 16):  # two epochs of 40: the third batch straddles them
+        trainer._iterate(Progress(start, 16, 80))
+    pictures = sorted(map(bytes, dataset.images.reshape(40, -1)))
+    first, second = [list(map(bytes, seen[i : i + 40])) for i in (0, 40)]
+    assert sorted(first) == sorted(second) == pictures
+    assert first != second
+    assert first != list(map(bytes, dataset.images.reshape(40, -1)))
+
+
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_the_seed_decides_the_run(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     results = []
@@ -108,8 +130,6 @@ def test_the_command_makes_what_it_says(pictures: Path, tmp_path: Path) -> None:
         pictures,
         "--out",
         run,
-        "--data-root",
-        tmp_path / "cache",
         "--kimg",
         0.064,
         "--batch",
@@ -141,7 +161,7 @@ def test_the_command_makes_what_it_says(pictures: Path, tmp_path: Path) -> None:
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert "resume" in again.stderr
     before = (run / "log.jsonl").read_bytes()
-    assert command("edgegan-train", "resume", run, "--data-root", tmp_path / "cache").returncode == 0
+    assert command("edgegan-train", "resume", run).returncode == 0
     assert (run / "log.jsonl").read_bytes() == before
 
 
@@ -153,8 +173,6 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(pictures: Path, tmp_path: Path)
         pictures,
         "--out",
         run,
-        "--data-root",
-        tmp_path / "cache",
         "--kimg",
         "2",
         "--batch",
@@ -209,8 +227,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(args: list[str], says: str, pi
     Image.new("L", (28, 28)).save(tmp_path / "broken" / "good.png")
     data = (tmp_path / "broken" / "good.png").read_bytes()
     (tmp_path / "broken" / "bad.png").write_bytes(data[: len(data) // 2])
-    env = {"EDGEGAN_DATA": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
-    failed = command("edgegan-train", *args, cwd=tmp_path, env=env)
+    failed = command("edgegan-train", *args, cwd=tmp_path)
     assert failed.returncode in (1, 2)
     assert failed.stderr.count("\n") == 1, failed.stderr
     assert says in failed.stderr
@@ -232,7 +249,7 @@ def test_changed_data_is_refused(pictures: Path, dataset: Dataset, tmp_path: Pat
     data = DataSettings.of(dataset, str(pictures), None)
     run = Run.create(tmp_path / "run", Settings("dcgan", TINY, data))
     np.savez(pictures, images=np.zeros((40, 28, 28), np.uint8), labels=np.arange(40) % 3)
-    failed = command("edgegan-train", "resume", run.folder, "--data-root", tmp_path / "cache")
+    failed = command("edgegan-train", "resume", run.folder)
     assert failed.returncode == 1
     assert "changed" in failed.stderr
 

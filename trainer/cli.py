@@ -220,7 +220,11 @@ def work(opened: "Run", dataset: "Dataset", device: str) -> None:
             err=True,
         )
         raise click.exceptions.Exit(130)
-    click.echo(f"done: {folder}/progress.gif, curves.png, samples/; next:  edgegan-export {folder} -o model.onnx")
+    minutes, seconds = divmod(round(trainer.seconds), 60)
+    click.echo(
+        f"done: {trainer.nimg / 1000:g} kimg in {minutes} min {seconds} s of training; see {folder}/progress.gif, "
+        f"curves.png, samples/; next:  edgegan-export {folder} -o model.onnx"
+    )
 
 
 def need_torch() -> None:
