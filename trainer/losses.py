@@ -28,10 +28,11 @@ def generator_relativistic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(real_logits - fake_logits).mean()
 
 
-def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """Mean squared norm of the logits' gradient by the images: R1 on real, R2 on fake ones (Mescheder et al. 2018).
+def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
+    """[n]: the squared norm of each logit's gradient by its image, to be differentiated again.
 
-    logits: [n], computed from images [n, C, H, W], which require gradients. Zero-centred, to be weighted by gamma / 2.
+    logits: [n], computed from images [n, C, H, W], which require gradients. Its mean times gamma / 2 is the penalty R1
+    on real and R2 on fake pictures (Mescheder et al. 2018, eq. 9 and 10).
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradient.float().square().sum(dim=(1, 2, 3)).mean()
+    return gradient.float().square().sum(dim=(1, 2, 3))

@@ -25,7 +25,7 @@ from edgegan.errors import ArgumentError
 from edgegan.spec import ModelSpec
 from edgegan.trainer.config import option
 from edgegan.trainer.ema import EMA, averaged
-from edgegan.trainer.losses import discriminator_relativistic, generator_relativistic, gradient_penalty
+from edgegan.trainer.losses import discriminator_relativistic, generator_relativistic, squared_gradient_norm
 from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
 
 COARSEST = 4  # pixels: halve the smaller side while it stays at least this
@@ -174,13 +174,16 @@ def phases(config: Config) -> tuple[Phase, ...]:
 
     def d_loss(nets: nn.ModuleDict, batch: Batch, t: Progress) -> dict[str, Tensor]:
         with torch.no_grad():
-            fake = nets["G"](batch.z, batch.label).float()
-        real, fake = batch.real.detach().requires_grad_(), fake.requires_grad_()
-        real_logits, fake_logits = nets["D"](real, batch.label), nets["D"](fake, batch.label)
+            fake = nets["G"](batch.z, batch.label).to(batch.real.dtype)
+        # One pass over both halves: without batch norm they do not mix, and fewer, larger convolutions are faster.
+        images = torch.cat([batch.real, fake]).contiguous(memory_format=torch.channels_last).requires_grad_()
+        logits = nets["D"](images, None if batch.label is None else batch.label.repeat(2))
+        real_logits, fake_logits = logits.chunk(2)
+        r1, r2 = squared_gradient_norm(logits, images).chunk(2)
         return {
             "D": discriminator_relativistic(real_logits, fake_logits),
-            "R1": gradient_penalty(real_logits, real) * (config.gamma / 2),
-            "R2": gradient_penalty(fake_logits, fake) * (config.gamma / 2),
+            "R1": r1.mean() * config.gamma / 2,
+            "R2": r2.mean() * config.gamma / 2,
         }
 
     def g_loss(nets: nn.ModuleDict, batch: Batch, t: Progress) -> dict[str, Tensor]:
