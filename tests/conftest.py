@@ -20,6 +20,20 @@ def data_root_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield folder
 
 
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root of this test alone."""
+    monkeypatch.setenv("EDGEGAN_DATA", str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder for pictures."""
+    (tmp_path / "pets").mkdir()
+    return tmp_path / "pets"
+
+
 @dataclass
 class Tiny:
     """image = tanh(psi * z @ weights + classes[label] + noise_0), and the same in NumPy."""

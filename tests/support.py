@@ -5,7 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 BIN = Path(sys.executable).parent
+RNG = np.random.default_rng(0)
 
 
 def command(*args: object, **how: Any) -> subprocess.CompletedProcess[str]:
@@ -27,3 +31,15 @@ class Silent:
 
     def __call__(self) -> bool:
         return self.nimg >= self.stop_at
+
+
+def random_picture(h: int = 8, w: int = 8, c: int = 3) -> np.ndarray:
+    """uint8 [h, w, c], or [h, w] if c is 1."""
+    return RNG.integers(0, 256, (h, w, c) if c > 1 else (h, w), np.uint8)
+
+
+def save_picture(path: Path, array: np.ndarray | None = None, **options: Any) -> Path:
+    """Write a picture, random unless given, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(random_picture() if array is None else array).save(path, **options)
+    return path

@@ -14,35 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgegan import noise as rng
+from edgegan import noise
 from edgegan.errors import ArgumentError, DataError
 from edgegan.trainer.data import cache, default_root, open_dataset, pictures, sample_order
+from support import RNG, random_picture, save_picture
 
-RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    """A data root of its own for every test, so that none touches the user's."""
-    monkeypatch.setenv("EDGEGAN_DATA", str(tmp_path / "root"))
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "pets"
-    path.mkdir()
-    return path
-
-
-def noise(h=8, w=8, c=3):
-    return RNG.integers(0, 256, (h, w, c) if c > 1 else (h, w), np.uint8)
-
-
-def save(path, array=None, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise() if array is None else array).save(path, **options)
-    return path
+pytestmark = pytest.mark.usefixtures("root")
 
 
 def idx(array):
@@ -54,9 +31,9 @@ def idx(array):
 
 
 def test_folder_without_classes_keeps_pixels_in_order_of_names(folder):
-    arrays = {f"{i}.png": noise() for i in (3, 1, 2)}
+    arrays = {f"{i}.png": random_picture() for i in (3, 1, 2)}
     for name, array in arrays.items():
-        save(folder / name, array)
+        save_picture(folder / name, array)
     (folder / "notes.txt").write_text("not a picture")
     (folder / "Thumbs.db").write_bytes(b"\0")
     (folder / ".hidden.png").write_bytes(b"\0")
@@ -71,7 +48,7 @@ def test_folder_without_classes_keeps_pixels_in_order_of_names(folder):
 
 def test_subfolders_are_classes(folder):
     for name in ("dog/1.png", "cat/b.png", "cat/deep/a.png", "cat/c.jpg"):
-        save(folder / name)
+        save_picture(folder / name)
     dataset = open_dataset(str(folder))
     assert dataset.classes == ("cat", "dog")
     assert dataset.labels.dtype == np.int64
@@ -80,15 +57,15 @@ def test_subfolders_are_classes(folder):
 
 def test_a_folder_around_everything_is_looked_through(folder):
     for name in ("train/dog/1.png", "train/cat/1.png"):
-        save(folder / name)
+        save_picture(folder / name)
     assert open_dataset(str(folder)).classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "tiff", "ppm"])
 def test_lossless_formats(folder, suffix):
-    arrays = [noise(), noise()]
+    arrays = [random_picture(), random_picture()]
     for i, array in enumerate(arrays):
-        save(folder / f"{i}.{suffix.upper()}", array, lossless=True)
+        save_picture(folder / f"{i}.{suffix.upper()}", array, lossless=True)
     np.testing.assert_array_equal(open_dataset(str(folder)).images, arrays)
 
 
@@ -101,7 +78,7 @@ def test_gif_gives_its_first_frame(folder):
 
 def test_zip_gives_what_the_folder_gives(folder, tmp_path):
     for name in ("dog/1.png", "cat/1.png", "cat/2.png"):
-        save(folder / name)
+        save_picture(folder / name)
     path = tmp_path / "pets.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*.png")):
@@ -132,7 +109,7 @@ def test_whole_numbers_of_other_types_are_taken(tmp_path, dtype):
 
 @pytest.mark.parametrize(("x", "y"), [("images", "labels"), ("x_train", "y_train"), ("other", "y")])
 def test_npz_with_labels(tmp_path, x, y):
-    np.savez(tmp_path / "a.npz", **{x: noise(4, 8), y: np.array([[7], [3], [7], [9]])})
+    np.savez(tmp_path / "a.npz", **{x: random_picture(4, 8), y: np.array([[7], [3], [7], [9]])})
     dataset = open_dataset(str(tmp_path / "a.npz"))
     assert dataset.classes == ("3", "7", "9")
     np.testing.assert_array_equal(dataset.labels, [1, 0, 1, 2])
@@ -176,7 +153,7 @@ def decodes(monkeypatch):
 
 def test_a_second_open_decodes_nothing(folder, decodes):
     for i in range(3):
-        save(folder / f"{i}.png")
+        save_picture(folder / f"{i}.png")
     steps = []
     first = open_dataset(str(folder), progress=lambda *step: steps.append(step))
     assert steps[-1] == (3, 3, "decoding pictures")
@@ -191,11 +168,11 @@ def test_a_second_open_decodes_nothing(folder, decodes):
 
 def test_a_changed_source_is_decoded_again(folder):
     for i in range(3):
-        save(folder / f"{i}.png")
+        save_picture(folder / f"{i}.png")
     first = open_dataset(str(folder))
     before = (folder / "1.png").stat()
-    changed = noise()
-    save(folder / "1.png", changed)
+    changed = random_picture()
+    save_picture(folder / "1.png", changed)
     os.utime(folder / "1.png", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     second = open_dataset(str(folder))
     np.testing.assert_array_equal(second.images[1], changed)
@@ -206,7 +183,7 @@ def test_a_changed_source_is_decoded_again(folder):
 
 def test_a_damaged_entry_is_made_again(folder, root, decodes):
     for name in ("cat/1.png", "dog/1.png", "dog/2.png"):
-        save(folder / name)
+        save_picture(folder / name)
     good = open_dataset(str(folder))
     (entry,) = (root / "decoded").iterdir()
     pixels = (entry / "images.npy").read_bytes()
@@ -234,7 +211,7 @@ def test_a_damaged_entry_is_made_again(folder, root, decodes):
 
 
 def test_digest_depends_on_shape_pixels_and_labels(tmp_path):
-    array, labels = noise(4, 6), np.array([0, 1, 0, 1])
+    array, labels = random_picture(4, 6), np.array([0, 1, 0, 1])
     variants = [
         {"images": array},
         {"images": array.reshape(4, 3, 6)},
@@ -252,7 +229,7 @@ def test_digest_depends_on_shape_pixels_and_labels(tmp_path):
 
 def test_no_room_is_said_before_the_disk_is_full(folder, root, monkeypatch):
     for i in range(2):
-        save(folder / f"{i}.png")
+        save_picture(folder / f"{i}.png")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 8 * 8 * 3 - 1))
     with pytest.raises(DataError, match="--data-root"):
         open_dataset(str(folder))
@@ -261,7 +238,7 @@ def test_no_room_is_said_before_the_disk_is_full(folder, root, monkeypatch):
 
 def test_what_a_killed_process_left_is_removed_after_a_day(folder, root):
     for i in range(2):
-        save(folder / f"{i}.png")
+        save_picture(folder / f"{i}.png")
     left = [root / "decoded" / f".building-{name}" for name in ("old", "new")]
     for path in left:
         path.mkdir(parents=True)
@@ -273,7 +250,7 @@ def test_what_a_killed_process_left_is_removed_after_a_day(folder, root):
 
 def test_a_failed_write_leaves_nothing(folder, root, monkeypatch):
     for i in range(2):
-        save(folder / f"{i}.png")
+        save_picture(folder / f"{i}.png")
 
     def refuse(_):
         raise OSError(28, "No space left on device")
@@ -286,7 +263,7 @@ def test_a_failed_write_leaves_nothing(folder, root, monkeypatch):
 
 def test_two_processes_at_the_same_time(folder, root):
     for i in range(200):
-        save(folder / f"{i}.png", noise(32, 32))
+        save_picture(folder / f"{i}.png", random_picture(32, 32))
     code = "import sys; from edgegan.trainer.data import open_dataset as o; print(o(sys.argv[1]).digest)"
     runs = [subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) for _ in range(2)]
     digests = {run.communicate(timeout=60)[0] for run in runs}
@@ -328,7 +305,7 @@ def test_order_does_not_depend_on_batches(batch):
 
 
 def test_order_is_the_argsort_of_the_training_stream():
-    words = rng.words(rng.derive_seed(5, 0), 1, 100, start=2, stream=rng.STREAM_TRAINING)[0]
+    words = noise.words(noise.derive_seed(5, 0), 1, 100, start=2, stream=noise.STREAM_TRAINING)[0]
     np.testing.assert_array_equal(sample_order(5, 200, 100, 100), np.argsort(words, kind="stable"))
 
 

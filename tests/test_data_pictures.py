@@ -12,32 +12,9 @@ from PIL import Image
 
 from edgegan.errors import ArgumentError, DataError
 from edgegan.trainer.data import default_root, open_dataset
+from support import random_picture, save_picture
 
-RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    """A data root of its own for every test, so that none touches the user's."""
-    monkeypatch.setenv("EDGEGAN_DATA", str(tmp_path / "root"))
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "pets"
-    path.mkdir()
-    return path
-
-
-def noise(h=8, w=8, c=3):
-    return RNG.integers(0, 256, (h, w, c) if c > 1 else (h, w), np.uint8)
-
-
-def save(path, array=None, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise() if array is None else array).save(path, **options)
-    return path
+pytestmark = pytest.mark.usefixtures("root")
 
 
 def error_of(source, **options):
@@ -68,7 +45,7 @@ def test_exif_rotation(folder, suffix, orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
     for i in range(2):
-        save(folder / f"{i}.{suffix}", stored, exif=exif.tobytes())
+        save_picture(folder / f"{i}.{suffix}", stored, exif=exif.tobytes())
     blocks = open_dataset(str(folder), channels=1).images[0, ..., 0].reshape(4, 8, 4, 8).mean((1, 3)) > 128
     row, column = 3 * (turned[1] == 2), 3 * (turned[0] == 2)
     assert np.argwhere(blocks).tolist() == [[row, column]]
@@ -77,7 +54,7 @@ def test_exif_rotation(folder, suffix, orientation, turned):
 def test_transparency_is_laid_on_white(folder):
     rgba = np.zeros((4, 4, 4), np.uint8)
     rgba[:2] = (200, 10, 30, 255)
-    save(folder / "a.png", rgba)
+    save_picture(folder / "a.png", rgba)
     palette = Image.new("P", (4, 4), 0)
     palette.putpalette([200, 10, 30, 0, 0, 0])
     palette.paste(1, (0, 2, 4, 4))
@@ -91,7 +68,7 @@ def test_grey_with_transparency_stays_grey(folder):
     la = np.zeros((4, 4, 2), np.uint8)
     la[:2] = (90, 255)
     for i in range(2):
-        save(folder / f"{i}.png", la)
+        save_picture(folder / f"{i}.png", la)
     images = open_dataset(str(folder)).images
     assert images.shape == (2, 4, 4, 1)
     assert images[0, :, 0, 0].tolist() == [90, 90, 255, 255]
@@ -104,13 +81,13 @@ def test_grey_of_16_bits_is_scaled(folder, suffix):
         if suffix == "pgm":
             (folder / f"{i}.pgm").write_bytes(b"P5 6 1 65535\n" + values.astype(">u2").tobytes())
         else:
-            save(folder / f"{i}.{suffix}", values)
+            save_picture(folder / f"{i}.{suffix}", values)
     assert open_dataset(str(folder)).images[0].ravel().tolist() == [0, 0, 1, 1, 77, 255]
 
 
 def test_cmyk_and_mixed_channels(folder):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(folder / "red.jpg")
-    save(folder / "white.png", np.full((8, 8), 255, np.uint8))
+    save_picture(folder / "white.png", np.full((8, 8), 255, np.uint8))
     images = open_dataset(str(folder)).images
     assert images.shape == (2, 8, 8, 3)
     assert images[0, 0, 0, 0] > 220
@@ -124,8 +101,8 @@ def test_cmyk_and_mixed_channels(folder):
 def test_resolution_crops_the_centre_and_averages(folder):
     wide = np.zeros((16, 32), np.uint8)
     wide[:, 8:24] = 100
-    save(folder / "wide.png", wide)
-    save(folder / "tall.png", wide.T)
+    save_picture(folder / "wide.png", wide)
+    save_picture(folder / "tall.png", wide.T)
     dataset = open_dataset(str(folder), resolution=4, channels=3)
     assert dataset.images.shape == (2, 4, 4, 3)
     assert (dataset.images == 100).all(), "the dark sides lie outside the central square"
@@ -152,16 +129,16 @@ def test_empty_and_pictureless_folders(folder):
 
 
 def test_one_picture_is_too_few(folder):
-    save(folder / "a.png")
+    save_picture(folder / "a.png")
     assert "at least 2" in error_of(folder)
 
 
 def test_broken_pictures_are_counted_and_the_first_named(folder):
-    save(folder / "good.png")
+    save_picture(folder / "good.png")
     (folder / "a-empty.png").touch()
     (folder / "b-text.jpg").write_text("hello")
-    (folder / "c-cut.png").write_bytes(save(folder / "c-cut.png", noise(64, 64)).read_bytes()[:5000])
-    (folder / "d-cut.jpg").write_bytes(save(folder / "d-cut.jpg", noise(64, 64)).read_bytes()[:2000])
+    (folder / "c-cut.png").write_bytes(save_picture(folder / "c-cut.png", random_picture(64, 64)).read_bytes()[:5000])
+    (folder / "d-cut.jpg").write_bytes(save_picture(folder / "d-cut.jpg", random_picture(64, 64)).read_bytes()[:2000])
     (folder / "e-\x1b[31m.png").write_text("escape")
     message = error_of(folder)
     assert message.startswith("5 of 6 pictures")
@@ -170,20 +147,20 @@ def test_broken_pictures_are_counted_and_the_first_named(folder):
 
 
 def test_names_are_printed_escaped(folder):
-    save(folder / "good.png")
+    save_picture(folder / "good.png")
     (folder / "\x1b[31m.png").write_text("escape")
     assert r"\x1b[31m.png" in error_of(folder)
 
 
 def test_an_eps_named_png_is_not_run(folder):
-    save(folder / "good.png")
+    save_picture(folder / "good.png")
     (folder / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
     assert "a.png (not a picture" in error_of(folder)
 
 
 @pytest.mark.parametrize("side", [9_500, 14_000])  # above Pillow's warning, above its error
 def test_decompression_bombs(folder, side):
-    save(folder / "good.png")
+    save_picture(folder / "good.png")
     Image.new("1", (side, side)).save(folder / "bomb.png")
     assert "bomb.png" in error_of(folder, resolution=8)
 
@@ -200,7 +177,7 @@ def test_folders_that_would_lose_pictures(folder, files, said):
     for name in files:
         path = folder / name
         if path.suffix == ".png":
-            save(path)
+            save_picture(path)
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text("x")
@@ -213,8 +190,8 @@ def test_folders_that_would_lose_pictures(folder, files, said):
 
 
 def test_links_to_nothing_pipes_and_loops(folder):
-    save(folder / "cat/a.png")
-    save(folder / "dog/a.png")
+    save_picture(folder / "cat/a.png")
+    save_picture(folder / "dog/a.png")
     bad = folder / "cat" / "b.png"
     bad.symlink_to(folder / "gone.png")
     assert "b.png is a link to nothing" in error_of(folder)
@@ -227,8 +204,8 @@ def test_links_to_nothing_pipes_and_loops(folder):
 
 
 def test_different_sizes_ask_for_a_resolution(folder):
-    save(folder / "a.png", noise(8, 8))
-    save(folder / "b.png", noise(8, 9))
+    save_picture(folder / "a.png", random_picture(8, 8))
+    save_picture(folder / "b.png", random_picture(8, 9))
     message = error_of(folder)
     assert "a.png is 8 x 8" in message
     assert "b.png is 9 x 8" in message
@@ -257,9 +234,9 @@ def test_arrays_that_are_no_pictures(tmp_path, array, said):
 
 def test_npz_that_is_ambiguous_or_does_not_fit(tmp_path):
     path = tmp_path / "a.npz"
-    np.savez(path, a=noise(4), b=noise(4))
+    np.savez(path, a=random_picture(4), b=random_picture(4))
     assert "a, b" in error_of(path)
-    np.savez(path, images=noise(4), labels=np.arange(3))
+    np.savez(path, images=random_picture(4), labels=np.arange(3))
     assert "labels of shape [3]" in error_of(path)
     path.write_bytes(path.read_bytes()[:100])
     assert "not a readable" in error_of(path)
@@ -278,7 +255,7 @@ def test_files_that_are_empty_unknown_or_cut(tmp_path):
     assert "cut short" in error_of(path)
     path.write_bytes(bytes([0, 0, 8, 3]) + b"\xff" * 12)  # promises 2^96 bytes
     assert "cut short" in error_of(path)
-    path.write_bytes(gzip.compress(idx(noise(4)))[:-9])
+    path.write_bytes(gzip.compress(idx(random_picture(4)))[:-9])
     assert "damaged" in error_of(path)
 
 
@@ -297,7 +274,7 @@ def test_zips_that_are_not_to_be_trusted(tmp_path):
         archive.writestr("./a.png", b"y")
     assert "a.png twice" in error_of(path)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.write(save(tmp_path / "p.png", noise(64, 64)), "0.png")
+        archive.write(save_picture(tmp_path / "p.png", random_picture(64, 64)), "0.png")
         for i in range(1, 10):  # ten names for the same bytes
             twin = copy.copy(archive.filelist[0])
             twin.filename = f"{i}.png"
