@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgegan.errors import (
     ArgumentError,
+    BackendError,
     DataError,
     EdgeGANError,
     ExportError,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "BackendError",
     "DataError",
     "EdgeGANError",
     "ExportError",

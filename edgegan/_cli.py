@@ -13,9 +13,11 @@ Errors are one line on stderr. Exit status: 0 done, 1 failed, 2 wrong usage, 130
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -78,6 +80,9 @@ def run(command: click.Command, prog: str, args: Sequence[str] | None = None) ->
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a class name may be beyond the terminal's charset
+    with suppress(ValueError):  # outside the main thread there are no signals to handle
+        # An orderly exit, so that half-written files are removed. Commands may set their own handler.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     state = _State(debug=os.environ.get("EDGEGAN_DEBUG", "") not in ("", "0"))
     try:
         status = command.main(args=args, prog_name=prog, standalone_mode=False, obj=state)

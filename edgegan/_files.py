@@ -29,6 +29,12 @@ def check_output(path: str | os.PathLike[str]) -> None:
         raise ArgumentError(f"cannot write {shown}: no permission to write in the folder {folder}")
 
 
+def sweep_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Remove what processes killed in the middle of `atomic_write` left in `folder`; only if nobody writes there."""
+    for path in Path(folder).glob(".edgegan-*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` when the block ends well, and vanishes when it raises.

@@ -116,17 +116,29 @@ def _stream(
     truncation: float | None,
     batch: int | None,
 ) -> "Iterator[U8]":
-    chosen: Any = None
-    if labels is not None:
-        turn = [generator.label(label.strip()) for label in labels.split(",")]
-        if len(turn) == 1:
-            chosen = turn[0]
-        else:
-            import numpy as np
+    chosen = _labels_of(generator, labels)
+    if len(chosen) < 2:
+        label = chosen[0] if chosen else None
+        yield from generator.stream(n, seed, start=start, labels=label, truncation=truncation, batch=batch)
+        return
+    from edgegan.model import BATCH
 
-            # By the picture's own number, not its place in this call: --start must not change a picture.
-            chosen = np.resize(np.roll(turn, -(start % len(turn))), n)
-    return generator.stream(n, seed, start=start, labels=chosen, truncation=truncation, batch=batch)
+    # Piece by piece, so that memory stays flat; whole batches, so that the pictures are those of one piece.
+    piece = 64 * (batch or BATCH)
+    for done in range(0, n, piece):
+        first, count = start + done, min(piece, n - done)
+        # By the picture's own number, not its place in this call: --start must not change a picture.
+        turn = [chosen[i % len(chosen)] for i in range(first, first + count)]
+        yield from generator.stream(count, seed, start=first, labels=turn, truncation=truncation, batch=batch)
+
+
+def _labels_of(generator: "Generator", labels: str | None) -> list[int]:
+    """The classes that --labels names; one whose name holds a comma is named alone."""
+    if labels is None:
+        return []
+    if labels in generator.spec.classes:
+        return [generator.label(labels)]
+    return [generator.label(part if part in generator.spec.classes else part.strip()) for part in labels.split(",")]
 
 
 def _check_sheet(generator: "Generator", n: int, output: Path) -> None:
@@ -134,7 +146,8 @@ def _check_sheet(generator: "Generator", n: int, output: Path) -> None:
 
     size = generator.spec.image_size
     h, w = (side * comfortable_zoom(size) for side in size)
-    columns = columns_of(n)
+    # The area first: the best number of columns for a huge n takes long to find.
+    columns = columns_of(n) if n * h * w <= MAX_SHEET**2 else n
     if max(h * -(-n // columns), w * columns) > MAX_SHEET:
         instead = output.with_suffix(".npy")
         raise ArgumentError(f"a grid of {n} pictures is larger than {MAX_SHEET} pixels a side; use -o {instead}")
@@ -183,7 +196,7 @@ def info(model: str | None) -> None:
         ("latents", spec.latent_dim),
         ("classes", f"{len(spec.classes)}: {', '.join(spec.classes)}" if spec.classes else "none"),
         ("precision", spec.precision),
-        ("trained on", " ".join(filter(None, (spec.dataset, spec.dataset_digest)))),
+        ("trained on", " ".join(filter(None, (spec.dataset, spec.dataset_digest[:12])))),
         ("trained for", f"{spec.kimg:g} thousand images"),
         *((f"score {name}", f"{s:g}" if isinstance(s, float) else s) for name, s in spec.scores.items()),
         ("licence", spec.licence or "not stated"),

@@ -6,6 +6,7 @@
     ├── DataError                              a training set, or a picture of it, that cannot be read
     ├── RunError                               a training run's folder that cannot be used
     ├── ExportError                            a run that cannot become a model file
+    ├── BackendError (also an ImportError)     the C core is there but does not load
     └── MissingExtraError (also an ImportError)  a package that is not installed; the message has the pip line
 
 The operating system's own errors (a full disk, a folder without permission) stay OSError.
@@ -34,6 +35,10 @@ class RunError(EdgeGANError):
 
 class ExportError(EdgeGANError):
     """A run that cannot be exported, or an export that did not match its network."""
+
+
+class BackendError(EdgeGANError, ImportError):
+    """The C core is installed but does not load, for another processor or Python, say."""
 
 
 class MissingExtraError(EdgeGANError, ImportError):

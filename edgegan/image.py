@@ -51,9 +51,9 @@ def comfortable_zoom(size: tuple[int, int]) -> int:
 
 
 def columns_of(n: int) -> int:
-    """Columns of a near-square grid of n pictures: one with a full last row if that is at most 3:1."""
+    """The columns of a near-square grid of n pictures: without a gap in the last row if that is at most 3:1."""
     least = math.isqrt(n - 1) + 1
-    whole = (c for c in range(least, n + 1) if n % c == 0 and c <= 3 * (n // c))
+    whole = (c for c in range(least, min(n, math.isqrt(3 * n)) + 1) if n % c == 0)
     return next(whole, least)
 
 

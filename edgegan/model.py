@@ -190,18 +190,11 @@ class Generator:
 
     def _draw(self, z: F32, labels: I64 | int | None, seed: int, start: int, psi: float | None) -> U8:
         """One run of the model: [m, latent_dim] -> [m, H, W, C] uint8."""
-        spec, m = self.spec, len(z)
-        feed: dict[str, NDArray[Any]] = {"z": z}
-        if spec.classes:
-            if labels is None:
-                feed["label"] = noise.labels(seed, m, len(spec.classes), start=start)
-            else:
-                feed["label"] = np.broadcast_to(np.asarray(labels, np.int64), (m,)).copy()
-        if spec.style:
-            feed["psi"] = np.array([1.0 if psi is None else psi], np.float32)
-        for k, shape in enumerate(spec.noise_inputs):
-            drawn = noise.normal(seed, m, math.prod(shape), start=start, stream=noise.STREAM_NOISE_INPUT + k)
-            feed[f"noise_{k}"] = drawn.reshape(m, *shape)
+        feed = inputs_of(self.spec, seed, len(z), start, z=z)
+        if labels is not None:
+            feed["label"] = np.broadcast_to(np.asarray(labels, np.int64), (len(z),)).copy()
+        if psi is not None:
+            feed["psi"] = np.array([psi], np.float32)
         return to_uint8(self.run(feed))
 
     def run(self, feed: dict[str, NDArray[Any]]) -> F32:
@@ -254,6 +247,26 @@ class Generator:
             raise ArgumentError(f"psi was given, but {self.source} has no style space; leave it out")
         if psi is not None and not math.isfinite(psi):
             raise ArgumentError(f"psi is {psi}; valid: a finite number, usually 0 to 1")
+
+
+def inputs_of(spec: ModelSpec, seed: int, n: int, start: int = 0, z: F32 | None = None) -> dict[str, NDArray[Any]]:
+    """What a generator with `spec` is fed for pictures start .. start + n - 1 of `seed`, by input name.
+
+    The one place that says so: the runtime, the exporter's golden samples and previews in training all ask here. z:
+    other latents than the seed's.
+    """
+    assert spec.latent_dim is not None
+    if z is None:
+        z = noise.normal(seed, n, spec.latent_dim, start=start)
+    feed: dict[str, NDArray[Any]] = {"z": z}
+    if spec.classes:
+        feed["label"] = noise.labels(seed, n, len(spec.classes), start=start)
+    if spec.style:
+        feed["psi"] = np.ones(1, np.float32)
+    for k, shape in enumerate(spec.noise_inputs):
+        drawn = noise.normal(seed, n, math.prod(shape), start=start, stream=noise.STREAM_NOISE_INPUT + k)
+        feed[f"noise_{k}"] = drawn.reshape(n, *shape)
+    return feed
 
 
 def shrink(images: U8, size: tuple[int, int]) -> U8:
@@ -320,6 +333,10 @@ def _open(data: bytes, source: str, threads: int) -> "InferenceSession":
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # a library prints nothing; what fails raises
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # One file tells all: a model that wants its weights from other files would read any file it names. There are none
+    # below this path.
+    nowhere = os.path.join(os.devnull, "nowhere")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class

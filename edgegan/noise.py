@@ -22,7 +22,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegan.errors import ArgumentError
+from edgegan.errors import ArgumentError, BackendError
 
 STREAM_LATENT = 0
 STREAM_LABEL = 1
@@ -38,7 +38,7 @@ def _load_backend() -> tuple[ModuleType, str]:
         except ModuleNotFoundError:
             pass  # an install without a C compiler fails unless NumPy was chosen, so this is by choice
         except ImportError as error:
-            raise ImportError(
+            raise BackendError(
                 f"edgegan's C core does not load ({error}): reinstall edgegan for this Python and processor, "
                 "or set EDGEGAN_PUREPYTHON=1 to use NumPy, which is slower and gives the same numbers"
             ) from error

@@ -330,6 +330,26 @@ def test_a_graph_that_is_not_what_its_metadata_says(make_tiny: MakeTiny) -> None
             load(make_tiny(metadata=says, **fields).path)
 
 
+@pytest.mark.parametrize("location", ["secret.bin", "../tmp/secret.bin", "../../secret.bin", "ABSOLUTE"])
+def test_weights_in_other_files_are_not_read(
+    plain: Tiny, location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    model = onnx.load(plain.path)
+    weights = model.graph.initializer[0]
+    (tmp_path / "secret.bin").write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    location = str(tmp_path / "secret.bin") if location == "ABSOLUTE" else location
+    weights.external_data.add(key="location", value=location)
+    plain.path.write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    for source in (plain.path, plain.path.read_bytes()):
+        with pytest.raises(ModelError, match="onnxruntime can load"):
+            load(source)
+
+
 def test_a_task_of_another_kind(make_tiny: MakeTiny) -> None:
     text = ModelSpec("pix2pix", (6, 5), 1, None, task="translate").to_json()
     with pytest.raises(ModelError, match="its task is 'translate'"):
