@@ -1,5 +1,6 @@
 """The command `edgegan-export`. Imports torch only to export."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -30,7 +31,7 @@ def cli(folder: Path, output: Path, licence: str) -> None:
     """Turn the training run in the folder RUN into one ONNX file.
 
     \b
-    edgegan-export runs/digits -o digits.onnx
+    edgegan-export digits-run -o digits.onnx
     edgegan sample digits.onnx -n 16
 
     The file holds the averaged generator of the newest checkpoint, a free batch, and a description of itself with
@@ -54,7 +55,7 @@ def cli(folder: Path, output: Path, licence: str) -> None:
     from edgegan.export.pipeline import export_run
 
     report = export_run(folder, output, licence)
-    name = printable(str(output))
+    name = printable(shlex.quote(str(output)))
     click.echo(
         f"{name}: {report.file_bytes / 1e6:.2f} MB, {report.parameters:,} parameters, {report.kimg:g} kimg; "
         f"onnxruntime = torch to {report.difference:.1g} at batches 1, 2, 3, 17; try  edgegan sample {name}"

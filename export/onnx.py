@@ -11,10 +11,10 @@ import onnx
 import torch
 from torch import nn
 
-from edgegan import __version__, noise
+from edgegan import __version__
 from edgegan.errors import ExportError
 from edgegan.image import to_uint8
-from edgegan.model import shrink
+from edgegan.model import inputs_of, shrink
 from edgegan.spec import METADATA_KEY, Golden, ModelSpec
 
 OPSET = 18  # what torch writes without a conversion, and what onnxruntime has read since 1.14
@@ -22,15 +22,6 @@ GOLDEN_SEED = 0
 GOLDEN_COUNT = 16
 GOLDEN_TOLERANCE = {"fp32": 2}  # of 255: other processors sum in another order and may round a pixel the other way
 TRACE_BATCH = 3  # torch treats 0 and 1 as constants
-
-
-def inputs_of(spec: ModelSpec, seed: int, n: int, start: int = 0) -> dict[str, np.ndarray]:
-    """What the runtime would feed the model for pictures start .. start + n - 1 of `seed`, by input name."""
-    assert spec.latent_dim is not None
-    feed: dict[str, np.ndarray] = {"z": noise.normal(seed, n, spec.latent_dim, start=start)}
-    if spec.classes:
-        feed["label"] = noise.labels(seed, n, len(spec.classes), start=start)
-    return feed
 
 
 @torch.no_grad()
@@ -59,7 +50,7 @@ def to_model(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
                 tuple(torch.from_numpy(value) for value in feed.values()),
                 input_names=list(feed),
                 output_names=["image"],
-                dynamic_shapes=tuple({0: batch} for _ in feed),
+                dynamic_shapes=tuple({0: batch} if shape[0] == "N" else None for _, shape in spec.inputs().values()),
                 opset_version=OPSET,
                 external_data=False,
                 dynamo=True,
@@ -72,7 +63,9 @@ def to_model(module: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     assert program is not None
     model = program.model_proto
     for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
+        first = value.type.tensor_type.shape.dim[0]
+        if not first.HasField("dim_value"):
+            first.dim_param = "N"  # torch makes up a name
     _strip_traces(model)
     return model
 

@@ -1,5 +1,6 @@
 """Export a run: load its averaged generator, trace it, prove it, write it."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,15 +32,15 @@ def export_run(folder: Path, output: Path, licence: str = "") -> Report:
     run = Run.open(folder)
     state = run.newest_checkpoint()
     if state is None:
-        raise ExportError(f"the run {folder} has no checkpoint yet; train it first with  edgegan-train resume {folder}")
-    shape = run.settings.data.shape
-    nets = run.recipe.build(run.config, shape)
-    nets.load_state_dict(state["nets"])
+        resume = f"edgegan-train resume {shlex.quote(str(folder))}"
+        raise ExportError(f"the run {folder} has no checkpoint yet; train it first with  {resume}")
+    nets = run.build()
+    run.load_nets(nets, state)
     module = run.recipe.export_module(nets).eval().requires_grad_(False)
     if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
         raise ExportError(f"the newest checkpoint of {folder} holds weights that are not finite; nothing was written")
     spec = replace(
-        run.recipe.spec(run.config, shape),
+        run.recipe.spec(run.config, run.settings.data.shape),
         dataset=run.settings.data.name,
         dataset_digest=run.settings.data.digest,
         kimg=state["nimg"] / 1000,

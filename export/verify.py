@@ -4,8 +4,8 @@ import numpy as np
 from torch import nn
 
 from edgegan.errors import ExportError
-from edgegan.export.onnx import draw, inputs_of
-from edgegan.model import Generator, load
+from edgegan.export.onnx import draw
+from edgegan.model import Generator, inputs_of, load
 
 BATCHES = (1, 2, 3, 17)  # odd, even, and none of them the traced one alone
 SEED = 20  # other latents than those of the golden samples

@@ -10,13 +10,15 @@ import torch
 from edgegan import load
 from edgegan.errors import ExportError
 from edgegan.export import pipeline
-from edgegan.export.onnx import OPSET, describe, draw, inputs_of, to_model
+from edgegan.export.onnx import OPSET, describe, draw, to_model
 from edgegan.export.verify import BATCHES, check_parity
+from edgegan.model import inputs_of
 from edgegan.spec import ModelSpec
 from edgegan.trainer import checkpoint, recipes
 from edgegan.trainer.data import open_dataset
 from edgegan.trainer.loop import Trainer
-from edgegan.trainer.run import DataSettings, Run, Settings
+from edgegan.trainer.run import Run
+from edgegan.trainer.settings import DataSettings, Settings
 from support import Silent, command
 
 

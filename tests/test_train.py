@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ import torch
 from PIL import Image
 
 from edgegan import noise
+from edgegan.errors import RunError
 from edgegan.trainer import checkpoint, recipes
 from edgegan.trainer.config import make_config
 from edgegan.trainer.data import Dataset, open_dataset
-from edgegan.trainer.ema import EMA
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, Progress
-from edgegan.trainer.run import DataSettings, Run, Settings
+from edgegan.trainer.run import Run
+from edgegan.trainer.settings import DataSettings, Settings
 from support import BIN, Silent, command
 
 TINY = {"kimg": 0.064, "batch": 16}
@@ -40,9 +42,9 @@ def dataset(pictures: Path) -> Dataset:
     return open_dataset(str(pictures))
 
 
-def make_run(folder: Path, dataset: Dataset, recipe: str, **settings: object) -> Run:
-    given = {"log_kimg": 0.016, "sample_kimg": 0.032, **settings}
-    return Run.create(folder, Settings(recipe, TINY, DataSettings.of(dataset, "set.npz", None), **given))
+def make_run(folder: Path, dataset: Dataset, recipe: str, source: str = "set.npz", **settings: Any) -> Run:
+    given = {"config": TINY, "log_kimg": 0.016, "sample_kimg": 0.032, **settings}
+    return Run.create(folder, Settings(recipe, data=DataSettings.of(dataset, source), **given))
 
 
 def result_of(run: Run) -> tuple[dict[str, object], list[dict[str, object]]]:
@@ -120,7 +122,7 @@ def test_every_phase_moves_its_nets_and_no_other(recipe: str, dataset: Dataset, 
         trainer.phases = (phase,)
         trainer._iterate(Progress(0, 16, 64))
         moved = {n for n, p in parameters.items() if any(not torch.equal(v, before[n][k]) for k, v in p.items())}
-        assert moved - {"G_ema"} == set(phase.trains)
+        assert moved == set(phase.trains) | ({"G_ema"} if phase.after else set())
 
 
 def test_the_command_makes_what_it_says(pictures: Path, tmp_path: Path) -> None:
@@ -215,6 +217,12 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(pictures: Path, tmp_path: Path)
         (["dcgan", "--data", "set.npz", "--out", "run", "--batch", "0"], "batch"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--kimg", "-1"], "kimg"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--kimg", "nan"], "kimg"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--log-kimg", "nan"], "log-kimg"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--sample-kimg", "0"], "sample-kimg"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--beta1", "1"], "beta1"),
+        (["edge", "--data", "set.npz", "--out", "run", "--resolution", "30"], "multiples of 4"),
+        (["edge", "--data", "set.npz", "--out", "run", "--resolution", "512"], "8 to 448"),
+        (["edge", "--data", "set.npz", "--out", "run", "--latent-dim", "70000"], "latent_dim"),
         (["dcgan", "--out", "run"], "--data"),
         (["nosuch", "--data", "set.npz", "--out", "run"], "nosuch"),
     ],
@@ -235,23 +243,127 @@ def test_bad_input_is_one_line_and_leaves_nothing(args: list[str], says: str, pi
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
 
-def test_a_damaged_checkpoint_is_named(dataset: Dataset, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", dataset, "dcgan")
+@pytest.mark.parametrize("keep", [0, 1000])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
+    keep: int, pictures: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
     Trainer(run, dataset, "cpu").train(Silent())
+    expected, log = result_of(run)
     newest = checkpoint.found(run.checkpoints)[-1]
-    newest.write_bytes(newest.read_bytes()[:1000])
+    newest.write_bytes(newest.read_bytes()[:keep])
     failed = command("edgegan-train", "resume", run.folder)
-    assert failed.returncode == 1
-    assert failed.stderr.count("\n") == 1
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert f"checkpoint {newest} is damaged" in failed.stderr
+    newest.unlink()
+    Trainer(run, dataset, "cpu").train(Silent())
+    assert equal(result_of(run), (expected, log))
+
+
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_a_crash_between_checkpoints_loses_nothing(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
+    """As after kill -9: the log is ahead of the newest checkpoint, and its last line is cut short."""
+    run = make_run(tmp_path / "run", dataset, recipe, sample_kimg=0.016)
+    Trainer(run, dataset, "cpu").train(Silent())
+    expected = result_of(run)
+    checkpoint.found(run.checkpoints)[-1].unlink()
+    run.log.write_bytes(run.log.read_bytes()[:-9])
+    assert [r["nimg"] for r in run.read_log()] == [16, 32, 48]
+    with run.log.open("a") as file:
+        file.write('\n{"nimg": 64, ')
+    with pytest.raises(RunError, match="line 4"):
+        run.read_log()
+    lines = run.log.read_text().splitlines()
+    run.log.write_text("\n".join([*lines[:3], lines[4]]))
+    assert Trainer(Run.open(run.folder), dataset, "cpu").train(Silent())
+    assert equal(result_of(run), expected)
+
+
+def test_two_trainers_on_one_run(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
+    with run.locked():
+        failed = command("edgegan-train", "resume", run.folder)
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert "another edgegan-train" in failed.stderr
+    assert command("edgegan-train", "resume", run.folder).returncode == 0
+
+
+def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", dataset, "edge", config=TINY | {"lr": 10.0, "final_lr": 10.0})
+    with pytest.raises(RunError, match=r"diverged: loss \w+ is (nan|inf)"):
+        Trainer(run, dataset, "cpu").train(Silent())
+    state = run.newest_checkpoint()
+    assert state is not None
+    assert all(value.isfinite().all() for value in state["nets"].values())
+
+
+def test_a_finished_run_is_left_as_it_is(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
+    Trainer(run, dataset, "cpu").train(Silent())
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file() and path.suffix}
+
+    before = times()
+    assert command("edgegan-train", "resume", run.folder).returncode == 0
+    assert times() == before
+
+
+def test_data_that_moved(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
+    moved = pictures.rename(tmp_path / "moved.npz")
+    failed = command("edgegan-train", "resume", run.folder)
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert command("edgegan-train", "resume", run.folder, "--data", moved).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": 99}, "newer"),
+        ({"format": None}, "format"),
+        ({"seed": 1.5}, "'seed'"),
+        ({"seed": -1}, "seed"),
+        ({"recipe": "nosuch"}, "nosuch"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"config": {"nosuch": 1}}, "nosuch"),
+        ({"config": {"latent_dim": 7}}, "does not fit"),
+        ({"data": None}, "'data'"),
+        ({"data.source": 5}, "'data.source'"),
+        ({"data.resolution": "big"}, "'data.resolution'"),
+        ({"data.classes": "abc"}, "'data.classes'"),
+        ({"data.height": "28"}, "'data.height'"),
+    ],
+)
+def test_an_edited_config_is_refused(
+    change: dict[str, object], says: str, pictures: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
+    trainer = Trainer(run, dataset, "cpu")
+    trainer._save()
+    values = json.loads((run.folder / "config.json").read_text())
+    for key, value in change.items():
+        place, _, name = key.rpartition(".")
+        (values[place] if place else values)[name] = value
+    (run.folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(RunError, match=says) as caught:
+        Trainer(Run.open(run.folder), dataset, "cpu")
+    assert str(caught.value).isprintable()
+
+
+def test_a_config_that_is_no_json(tmp_path: Path) -> None:
+    for text in (b"", b"{", b"[]", b"[" * 100_000, b"\xff"):
+        (tmp_path / "config.json").write_bytes(text)
+        with pytest.raises(RunError, match=r"config\.json"):
+            Run.open(tmp_path)
 
 
 def test_changed_data_is_refused(pictures: Path, dataset: Dataset, tmp_path: Path) -> None:
-    data = DataSettings.of(dataset, str(pictures), None)
-    run = Run.create(tmp_path / "run", Settings("dcgan", TINY, data))
+    run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
     np.savez(pictures, images=np.zeros((40, 28, 28), np.uint8), labels=np.arange(40) % 3)
     failed = command("edgegan-train", "resume", run.folder)
-    assert failed.returncode == 1
-    assert "changed" in failed.stderr
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert "its content differs" in failed.stderr
 
 
 def test_preview_draws_the_latents_of_the_runtime(dataset: Dataset, tmp_path: Path) -> None:
@@ -266,27 +378,6 @@ def test_preview_draws_the_latents_of_the_runtime(dataset: Dataset, tmp_path: Pa
     trainer.nets["G_ema"].net = Spy()
     trainer.draw(20, batch=8)
     assert np.array_equal(torch.cat(seen).numpy(), noise.normal(0, 20, 100))
-
-
-def test_ema_forgets_half_in_its_halflife() -> None:
-    net, target = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(net.weight)
-    torch.nn.init.ones_(target.weight)
-    ema = EMA(net, halflife=1000)
-    for i in range(10):
-        ema.update(target, nimg=10**9 + 100 * i, batch=100)
-    assert abs(ema.net.weight.item() - 0.5) < 1e-6
-
-
-def test_ema_averages_norm_statistics_and_copies_counters() -> None:
-    net = torch.nn.BatchNorm1d(2)
-    ema = EMA(net, halflife=10)
-    net.running_mean.fill_(1)
-    net.num_batches_tracked.fill_(7)
-    ema.update(net, nimg=10**9, batch=10)
-    assert torch.allclose(ema.net.running_mean, torch.full((2,), 0.5))
-    assert ema.net.num_batches_tracked == 7
-    assert not ema.train().net.training
 
 
 @pytest.mark.parametrize("recipe", recipes.names())

@@ -9,6 +9,7 @@ from edgegan._files import atomic_write
 from edgegan.errors import RunError
 
 KEEP = 2
+KEYS = {"nimg", "nets", "optimizers", "seconds", "sums", "counts", "since"}
 
 
 def save(folder: Path, nimg: int, state: dict[str, Any]) -> Path:
@@ -29,9 +30,11 @@ def found(folder: Path) -> list[Path]:
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Read one checkpoint; tensors and plain values only, never code. Raises RunError if it is damaged."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
-        line = str(error).partition("\n")[0]
-        raise RunError(f"checkpoint {path} cannot be read ({line}); delete it to go back to the one before") from None
+    except Exception:  # torch raises a dozen kinds for a damaged file
+        state = None
+    if not isinstance(state, dict) or not state.keys() >= KEYS:
+        raise RunError(f"checkpoint {path} is damaged or cut short; delete it to go back to the one before")
+    return state

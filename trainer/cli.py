@@ -1,6 +1,7 @@
 """The command `edgegan-train`: one sub-command per recipe, and `resume`. Imports torch only to train."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +97,10 @@ def cli() -> None:
     """Train a GAN on your own pictures.
 
     \b
-    edgegan-train edge --data photos/ --resolution 28 --out runs/photos
-    edgegan-train dcgan --data mnist --out runs/digits
+    edgegan-train edge --data photos/ --resolution 64 --out photos-run
+    edgegan-train dcgan --data mnist --out digits-run
     edgegan-train dcgan --help            every option of a recipe
-    edgegan-train resume runs/digits      go on after Ctrl-C, a crash or a reboot
+    edgegan-train resume digits-run       go on after Ctrl-C, a crash or a reboot
 
     RUN/samples holds pictures as training goes, RUN/log.jsonl the numbers. When it is done, turn it into a model
     file:  edgegan-export RUN -o model.onnx
@@ -154,10 +155,15 @@ def start(
     from edgegan.trainer.data import open_dataset
     from edgegan.trainer.loop import pick_device, pick_precision
     from edgegan.trainer.progress import PrepareBar
-    from edgegan.trainer.run import DataSettings, Run, Settings, check_new
+    from edgegan.trainer.run import Run, check_new
+    from edgegan.trainer.settings import DataSettings, Settings, check_interval
 
     # Whatever can be found wrong before the work is found before the work.
     make_config(recipes.describe(recipe)[1], hyper)
+    log_kimg = max(0.001, hyper["kimg"] / RECORDS) if log_kimg is None else log_kimg
+    sample_kimg = max(0.001, hyper["kimg"] / FRAMES) if sample_kimg is None else sample_kimg
+    check_interval("log-kimg", log_kimg)
+    check_interval("sample-kimg", sample_kimg)
     check_new(out)
     chosen = pick_device(device)
     asked = {"resolution": resolution, "channels": int(channels) if channels else None}
@@ -169,19 +175,21 @@ def start(
         data=DataSettings.of(dataset, source, **asked),
         seed=seed,
         precision=pick_precision(precision, chosen),
-        log_kimg=max(0.001, hyper["kimg"] / RECORDS) if log_kimg is None else log_kimg,
-        sample_kimg=max(0.001, hyper["kimg"] / FRAMES) if sample_kimg is None else sample_kimg,
+        log_kimg=log_kimg,
+        sample_kimg=sample_kimg,
     )
     work(Run.create(out, settings), dataset, chosen)
 
 
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--data", "source", metavar="SOURCE", help="Where the data set is now, if it has moved.")
 @debug_option
-def resume(folder: Path, device: str, data_root: Path | None, mirror: str | None) -> None:
+def resume(folder: Path, source: str | None, device: str, data_root: Path | None, mirror: str | None) -> None:
     """Go on with the run in the folder RUN, from its newest checkpoint.
 
-    The result is that of a run that was never interrupted. A finished run is left as it is.
+    On the same processor, with as many threads, the result is to the bit that of a run that was never interrupted. A
+    finished run is left as it is.
     """
     need_torch()
     from edgegan.trainer.loop import pick_device
@@ -191,7 +199,7 @@ def resume(folder: Path, device: str, data_root: Path | None, mirror: str | None
     opened = Run.open(folder)
     chosen = pick_device(device)
     with PrepareBar() as bar:
-        dataset = opened.open_dataset(data_root=data_root, mirror=mirror, progress=bar)
+        dataset = opened.open_dataset(source, data_root=data_root, mirror=mirror, progress=bar)
     work(opened, dataset, chosen)
 
 
@@ -199,27 +207,26 @@ for _add_option in PLACE_OPTIONS:
     _add_option(resume)
 
 
-def work(opened: "Run", dataset: "Dataset", device: str) -> None:
+def work(run: "Run", dataset: "Dataset", device: str) -> None:
     """Train with a bar; stop cleanly at Ctrl-C."""
     from edgegan.trainer.loop import Trainer
     from edgegan.trainer.progress import Interrupt, TrainingBar
 
-    trainer = Trainer(opened, dataset, device)
-    folder = printable(str(opened.folder))
+    folder, settings = printable(shlex.quote(str(run.folder))), run.settings
     n, height, width, channels = dataset.images.shape
-    settings, pictures = opened.settings, f"{n:,} pictures of {width}x{height}x{channels}"
-    click.echo(
-        f"{settings.recipe}: {opened.config.kimg:g} kimg on {printable(dataset.name)} ({pictures}), "
-        f"{device}, {settings.precision}, seed {settings.seed} -> {folder}"
-    )
-    with Interrupt() as interrupted, TrainingBar(trainer.total, trainer.nimg) as bar:
-        finished = trainer.train(bar, interrupted)
-    if not finished:
+    with run.locked():
+        trainer = Trainer(run, dataset, device)
         click.echo(
-            f"stopped at {trainer.nimg / 1000:g} kimg, nothing is lost; go on with  edgegan-train resume {folder}",
-            err=True,
+            f"{settings.recipe}: {run.config.kimg:g} kimg on {printable(dataset.name)} ({n:,} pictures of "
+            f"{width}x{height}x{channels}), {device}, {settings.precision}, seed {settings.seed} -> {folder}"
         )
-        raise click.exceptions.Exit(130)
+        if not trainer.finished:
+            with Interrupt() as interrupted, TrainingBar(trainer.total, trainer.nimg) as bar:
+                complete = trainer.train(bar, interrupted)
+            if not complete:
+                place = f"stopped at {trainer.nimg / 1000:g} kimg, nothing is lost"
+                click.echo(f"{place}; go on with  edgegan-train resume {folder}", err=True)
+                raise click.exceptions.Exit(interrupted.status)
     minutes, seconds = divmod(round(trainer.seconds), 60)
     click.echo(
         f"done: {trainer.nimg / 1000:g} kimg in {minutes} min {seconds} s of training; see {folder}/progress.gif, "
@@ -231,7 +238,7 @@ def need_torch() -> None:
     """Raise MissingExtraError, which has the pip line, unless the extra `train` is installed."""
     from importlib.util import find_spec
 
-    for module in ("torch", "onnx", "tqdm", "matplotlib"):
+    for module in ("torch", "tqdm", "matplotlib"):
         if find_spec(module) is None:
             raise MissingExtraError.of("training", module, "train")
 

@@ -1,5 +1,6 @@
 """The only training loop. It knows phases, data, time and randomness; it knows no GAN."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from edgegan import image, noise
-from edgegan.errors import ArgumentError
+from edgegan import image
+from edgegan.errors import ArgumentError, RunError
+from edgegan.model import inputs_of
 from edgegan.trainer import checkpoint, randomness
 from edgegan.trainer.data import Dataset, sample_order
+from edgegan.trainer.figures import draw_curves, make_progress_gif
 from edgegan.trainer.metrics.sliced_wasserstein import sliced_wasserstein
-from edgegan.trainer.pictures import draw_curves, make_progress_gif
 from edgegan.trainer.recipe import Batch, Phase, Progress
 from edgegan.trainer.run import Run
 
@@ -43,7 +45,7 @@ class Trainer:
         self.batch, self.total = run.config.batch, round(run.config.kimg * 1000)
         self.spec = run.recipe.spec(run.config, settings.data.shape)
         randomness.seed_initial_weights(self.seed)
-        nets = run.recipe.build(run.config, settings.data.shape)
+        nets = run.build()
         self.nets: nn.ModuleDict = nets.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.phases = run.recipe.phases(run.config)
         self.trained = sorted({name for phase in self.phases for name in phase.trains})
@@ -61,12 +63,16 @@ class Trainer:
             self._restore(state)
 
     def train(self, reporter: Reporter, interrupted: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the end, or until `interrupted()`; checkpoints either way. True when the run is complete."""
+        """Train to the end, or until `interrupted()`; checkpoints either way. True when the run is complete.
+
+        Raises RunError when a loss is no longer a finite number; the newest checkpoint is from before that.
+        """
         if self.nimg == 0:
             self._sample()
             self._save()
         while self.nimg < self.total:
             if interrupted():
+                self._means()  # raises rather than save what has diverged
                 self._save()
                 return False
             before, start = self.nimg, time.perf_counter()
@@ -87,6 +93,12 @@ class Trainer:
         make_progress_gif(self.run)
         draw_curves(self.run)
         return True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete and its pictures are there."""
+        made = (self.run.folder / name for name in ("progress.gif", "curves.png"))
+        return self.nimg >= self.total and all(path.exists() for path in made)
 
     def _iterate(self, t: Progress) -> None:
         order = sample_order(self.seed, t.nimg, t.batch, len(self.dataset))
@@ -132,11 +144,22 @@ class Trainer:
         """Time, speed, and the mean of each loss term since the last record."""
         nimg, seconds = self.since
         record: dict[str, Any] = {"nimg": self.nimg, "kimg": self.nimg / 1000}
-        record["losses"] = {name: round(total.item() / self.counts[name], 5) for name, total in self.sums.items()}
+        record["losses"] = self._means()
         record["seconds"] = round(self.seconds, 2)
         record["images_per_second"] = round((self.nimg - nimg) / max(self.seconds - seconds, 1e-9), 1)
         self.sums, self.counts, self.since = {}, {}, (self.nimg, self.seconds)
         return record
+
+    def _means(self) -> dict[str, float]:
+        """Each loss term's mean since the last record. Raises RunError if one is not finite."""
+        means = {name: round(total.item() / self.counts[name], 5) for name, total in self.sums.items()}
+        bad = [name for name, mean in means.items() if not math.isfinite(mean)]
+        if bad:
+            raise RunError(
+                f"training diverged: loss {bad[0]} is {means[bad[0]]} at {self.nimg / 1000:g} kimg; "
+                f"the newest checkpoint in {self.run.checkpoints} is from before; start anew with a lower --lr"
+            )
+        return means
 
     def _sample(self) -> dict[str, float]:
         """Save the fixed-seed grid; measure the distance of fixed-seed fakes to the data."""
@@ -152,11 +175,9 @@ class Trainer:
         """Pictures 0 .. n - 1 of the preview seed, as the exported model will draw them: uint8 [n, H, W, C]."""
         module, drawn = self.run.recipe.export_module(self.nets).eval(), []
         for start in range(0, n, batch):
-            count = min(batch, n - start)
-            inputs = [torch.from_numpy(noise.normal(PREVIEW_SEED, count, self.spec.latent_dim or 1, start=start))]
-            if self.spec.classes:
-                inputs.append(torch.from_numpy(noise.labels(PREVIEW_SEED, count, len(self.spec.classes), start=start)))
-            drawn.append(image.to_uint8(module(*(x.to(self.device) for x in inputs)).float().cpu().numpy()))
+            feed = inputs_of(self.spec, PREVIEW_SEED, min(batch, n - start), start)
+            images = module(*(torch.from_numpy(x).to(self.device) for x in feed.values()))
+            drawn.append(image.to_uint8(images.float().cpu().numpy()))
         return np.concatenate(drawn)
 
     def _save(self) -> None:
@@ -171,7 +192,7 @@ class Trainer:
         checkpoint.save(self.run.checkpoints, self.nimg, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.nets.load_state_dict(state["nets"])
+        self.run.load_nets(self.nets, state)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.nimg, self.seconds, self.since = state["nimg"], state["seconds"], state["since"]

@@ -1,9 +1,11 @@
 """How a long command looks while it works: a bar on a terminal, a line now and then in a log; and Ctrl-C."""
 
+import os
 import signal
 import sys
 import time
-from types import FrameType, TracebackType
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
@@ -78,34 +80,34 @@ class TrainingBar:
         if not self.terminal and (now - self.last_line >= LINE_SECONDS or record["nimg"] >= self.total):
             self.last_line = now
             place = f"{record['kimg']:.1f} of {self.total / 1000:g} kimg, {record['images_per_second']:.0f} images/s"
-            print(f"{place}, {losses}{self.swd}", flush=True)
+            with suppress(BrokenPipeError):  # who reads along may go; the training goes on
+                print(f"{place}, {losses}{self.swd}", flush=True)
 
 
 class Interrupt:
     """While open, Ctrl-C and SIGTERM ask for an orderly stop; a second Ctrl-C stops at once.
 
-    Calling it tells whether a stop was asked for.
+    Calling it tells whether a stop was asked for; `status` is then the exit status: 130 or 143.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.status = 0
 
     def __enter__(self) -> "Interrupt":
-        self.before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def __call__(self) -> bool:
         """Whether a stop was asked for."""
-        return self.asked
+        return self.status != 0
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.status and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping after this iteration (Ctrl-C again: at once) ...", file=sys.stderr, flush=True)
+        self.status = 128 + number
+        with suppress(OSError):  # not print: the signal may come in the middle of one
+            os.write(2, b"\nstopping after this iteration (Ctrl-C again: at once) ...\n")

@@ -35,19 +35,9 @@ class Progress:
     total: int  # images of the whole run
 
     @property
-    def kimg(self) -> float:
-        """Thousands of images shown."""
-        return self.nimg / 1000
-
-    @property
     def fraction(self) -> float:
         """How much of the run is done, 0 to 1."""
         return self.nimg / self.total
-
-    @property
-    def next_nimg(self) -> int:
-        """Images shown once this iteration is done."""
-        return self.nimg + self.batch
 
 
 @dataclass(frozen=True)

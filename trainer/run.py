@@ -1,72 +1,22 @@
 """The run folder: config.json, log.jsonl, checkpoints/, samples/. A run is a function of its config.json."""
 
-import dataclasses
 import json
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgegan import __version__
-from edgegan._files import atomic_write
-from edgegan.errors import ArgumentError, RunError
+from torch import nn
+
+from edgegan._files import atomic_write, check_output, sweep_temporaries
+from edgegan.errors import ArgumentError, ModelError, RunError
+from edgegan.spec import MAX_GOLDEN_BYTES, MAX_JSON_BYTES
 from edgegan.trainer import checkpoint, recipes
-from edgegan.trainer.config import check_number, make_config
-from edgegan.trainer.data import NAMES, Dataset, open_dataset
-from edgegan.trainer.recipe import DataShape, Recipe
-
-FORMAT = 1
-PRECISIONS = ("fp32", "bf16")
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """How to open the data set again, and the digest that proves it is the same one."""
-
-    source: str
-    resolution: int | None  # as asked for; None: as the pictures are
-    grey_or_rgb: int | None  # channels as asked for: 1, 3, or None for what the pictures are
-    name: str
-    digest: str
-    count: int
-    height: int
-    width: int
-    channels: int
-    classes: tuple[str, ...]
-
-    @staticmethod
-    def of(dataset: Dataset, source: str, resolution: int | None = None, channels: int | None = None) -> "DataSettings":
-        """Describe `dataset`, which was opened from `source` in this way."""
-        if source not in NAMES:
-            source = str(Path(source).resolve())  # to be found again from any working directory
-        count, height, width, own = dataset.images.shape
-        return DataSettings(
-            source, resolution, channels, dataset.name, dataset.digest, count, height, width, own, dataset.classes
-        )
-
-    @property
-    def shape(self) -> DataShape:
-        """What the networks are built for."""
-        return DataShape(self.height, self.width, self.channels, self.classes)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that decides a run: with the same settings on the same device every bit is the same."""
-
-    recipe: str
-    config: dict[str, Any]  # the recipe's hyper-parameters
-    data: DataSettings
-    seed: int = 0
-    precision: str = "fp32"  # or "bf16": autocast
-    log_kimg: float = 1.0
-    sample_kimg: float = 10.0  # grid, distance and checkpoint
-
-    def __post_init__(self) -> None:
-        check_number("seed", self.seed, 0)
-        check_number("log-kimg", self.log_kimg, 0.001)
-        check_number("sample-kimg", self.sample_kimg, 0.001)
-        if self.precision not in PRECISIONS:
-            raise ArgumentError(f"precision is {self.precision!r}; valid: {', '.join(PRECISIONS)}")
+from edgegan.trainer.config import make_config
+from edgegan.trainer.data import Dataset, open_dataset
+from edgegan.trainer.recipe import Recipe
+from edgegan.trainer.settings import Settings
 
 
 class Run:
@@ -76,92 +26,146 @@ class Run:
         self.folder, self.settings = folder, settings
         self.recipe: Recipe = recipes.load(settings.recipe)
         self.config = make_config(self.recipe.Config, settings.config)
-        self.checkpoints, self.samples, self.log = (
-            folder / "checkpoints",
-            folder / "samples",
-            folder / "log.jsonl",
-        )
+        self.checkpoints, self.samples, self.log = folder / "checkpoints", folder / "samples", folder / "log.jsonl"
 
     @staticmethod
     def create(folder: Path, settings: Settings) -> "Run":
-        """Make the folder and write config.json. Raises RunError if a run is there already."""
+        """Make the folder and write config.json.
+
+        Raises RunError if a run is there already, ArgumentError for settings that no run can have: what would fail
+        after hours of training fails here, before a folder is made.
+        """
         check_new(folder)
         run = Run(folder, settings)
-        run.recipe.build(run.config, settings.data.shape)  # what does not fit is said before a folder is made
-        for path in (folder, run.checkpoints, run.samples):
-            path.mkdir(exist_ok=True)
-        values = {"format": FORMAT, "version": __version__, **dataclasses.asdict(settings)}
+        nets = run.build()
+        for phase in run.recipe.phases(run.config):
+            phase.optimizer([p for name in phase.trains for p in nets[name].parameters()])
+        try:
+            text = run.recipe.spec(run.config, settings.data.shape).to_json()
+        except ModelError as error:
+            raise ArgumentError(f"no model file could describe this run: {error}") from None
+        if len(text.encode()) + 2 * MAX_GOLDEN_BYTES > MAX_JSON_BYTES:
+            raise ArgumentError(
+                f"no model file could describe this run: the names of its {len(settings.data.classes)} classes are too "
+                "long; shorten the names of the folders"
+            )
+        run._make_folders()
         with atomic_write(folder / "config.json", durable=True) as file:
-            file.write((json.dumps(values, indent=2) + "\n").encode())
+            file.write(settings.to_json().encode())
         return run
 
     @staticmethod
     def open(folder: Path) -> "Run":
         """Read the run in `folder`. Raises RunError if there is none or it can't be understood."""
         path = folder / "config.json"
-        if not folder.is_dir():
-            raise RunError(f"there is no run at {folder}: no such folder; start one with  edgegan-train RECIPE --out")
+        if not folder.exists():
+            raise RunError(f"there is no run at {folder}: no such folder; start one with edgegan-train, see its --help")
         if not path.is_file():
-            raise RunError(f"{folder} is not a training run: it has no config.json")
+            raise RunError(f"{folder} is not a training run: it is no folder with a config.json")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values.pop("format") > FORMAT:
-                raise RunError(f"{path} was written by a newer edgegan ({values['version']}): upgrade edgegan")
-            del values["version"]
-            data = values.pop("data")
-            data = DataSettings(**{**data, "classes": tuple(data["classes"])})
-            return Run(folder, Settings(data=data, **values))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise RunError(f"{path} is not valid UTF-8") from None
+        settings = Settings.from_json(text, str(path))
+        try:
+            return Run(folder, settings)
+        except ArgumentError as error:
+            raise RunError(f"{path}: {error}") from None
 
-    def open_dataset(self, **how: Any) -> Dataset:
-        """Open the run's data set again. Raises RunError if its content is not what the run began with."""
+    def _make_folders(self) -> None:
+        for path in (self.folder, self.checkpoints, self.samples):
+            path.mkdir(exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainers out; the system lets go when the process ends, however it ends.
+
+        Raises RunError if another trainer works in this folder.
+        """
+        self._make_folders()
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                import fcntl
+            except ImportError:  # Windows: two trainers at once are not noticed there
+                yield
+                return
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another edgegan-train is working in {self.folder}; wait for it or stop it") from None
+            for folder in (self.folder, self.checkpoints, self.samples):
+                sweep_temporaries(folder)  # of a trainer that was killed while it wrote
+            yield
+
+    def open_dataset(self, source: str | None = None, **how: Any) -> Dataset:
+        """Open the run's data set again, from `source` if it has moved.
+
+        Raises RunError if its content is not what the run began with, DataError if it is not there.
+        """
         data = self.settings.data
-        dataset = open_dataset(data.source, resolution=data.resolution, channels=data.grey_or_rgb, **how)
-        if dataset.digest != data.digest:
-            raise RunError(
-                f"the data set {data.source} has changed since {self.folder} began: {len(dataset)} images now"
-            )
+        source = data.source if source is None else source
+        dataset = open_dataset(source, resolution=data.resolution, channels=data.grey_or_rgb, **how)
+        found = (dataset.digest, dataset.images.shape, dataset.classes)
+        if found != (data.digest, (data.count, data.height, data.width, data.channels), data.classes):
+            raise RunError(f"{source} is not the data set that {self.folder} began with: its content differs")
         return dataset
+
+    def build(self) -> nn.ModuleDict:
+        """The run's networks, freshly initialised."""
+        return self.recipe.build(self.config, self.settings.data.shape)
 
     def newest_checkpoint(self, device: Any = "cpu") -> dict[str, Any] | None:
         """The state to go on from, or None if the run has no checkpoint yet."""
         found = checkpoint.found(self.checkpoints)
         return checkpoint.load(found[-1], device) if found else None
 
+    def load_nets(self, nets: nn.ModuleDict, state: dict[str, Any]) -> None:
+        """Put a checkpoint's weights into `nets`. Raises RunError if they do not fit."""
+        try:
+            nets.load_state_dict(state["nets"])
+        except RuntimeError:
+            raise RunError(
+                f"the checkpoint of {state['nimg']} images in {self.folder} does not fit its config.json; "
+                "was that edited?"
+            ) from None
+
     def read_log(self) -> list[dict[str, Any]]:
-        """The records of log.jsonl, oldest first; a last line cut short by a crash is left out."""
-        if not self.log.exists():
-            return []
+        """The records of log.jsonl, oldest first; a last line cut short by a crash is left out.
+
+        Raises RunError for any other line that is not a record.
+        """
+        lines = self.log.read_bytes().splitlines() if self.log.exists() else []
         records = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(lines, 1):
             try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
+                record = json.loads(line)
+                if type(record["nimg"]) is not int or not isinstance(record["losses"], dict):
+                    raise ValueError
+                records.append(record)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                if number < len(lines):
+                    raise RunError(f"{self.log}: line {number} is not a record; take it out or restore it") from None
         return records
 
     def rewind_log(self, nimg: int) -> None:
         """Drop the records after `nimg` images: a resumed run writes them again."""
         records = [record for record in self.read_log() if record["nimg"] <= nimg]
-        with atomic_write(self.log) as file:
-            file.write("".join(json.dumps(record) + "\n" for record in records).encode())
+        data = "".join(json.dumps(record) + "\n" for record in records).encode()
+        if not self.log.exists() or self.log.read_bytes() != data:
+            with atomic_write(self.log) as file:
+                file.write(data)
 
     def append_log(self, record: dict[str, Any]) -> None:
         """Add one record."""
         with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def check_new(folder: Path) -> None:
-    """Raise unless a run may begin in `folder`: it must be new or empty, and its parent must be there."""
+    """Raise unless a run may begin in `folder`: it must be new or hold no file, and its parent must be there."""
     if (folder / "config.json").exists():
-        raise RunError(
-            f"there is a run at {folder} already: go on with  edgegan-train resume {folder}  or name another --out"
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        resume = f"edgegan-train resume {shlex.quote(str(folder))}"
+        raise RunError(f"there is a run at {folder} already: go on with  {resume}  or name another --out")
+    if folder.exists() and (not folder.is_dir() or any(not path.is_dir() for path in folder.rglob("*"))):
         raise ArgumentError(f"cannot start a run at {folder}: it is not an empty folder; name another --out")
-    if not folder.absolute().parent.is_dir():
-        raise ArgumentError(
-            f"cannot start a run at {folder}: the folder {folder.parent} does not exist; create it first"
-        )
+    check_output(folder.absolute() if not folder.exists() else folder / "config.json")

@@ -63,7 +63,7 @@ def _read(folder: Path, name: str) -> Dataset | None:
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
         classes = tuple(meta["classes"])
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
         if images.dtype != np.uint8 or list(images.shape) != meta["shape"]:
             return None
         labels = None
@@ -75,7 +75,7 @@ def _read(folder: Path, name: str) -> Dataset | None:
                 return None
             labels.flags.writeable = False
         return Dataset(images, labels, classes, name, str(meta["digest"]))
-    except (FileNotFoundError, NotADirectoryError, EOFError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, EOFError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -6,7 +6,8 @@ Nets: the TensorFlow tutorial's. G: z [n, 100] -> dense 7x7x256 -> 5x5 transpose
 
 What differs from the paper: 5x5 kernels, LeakyReLU(0.3) in G too, dropout instead of batch norm in D, beta1 0.9.
 What differs from the tutorial: an exponential moving average of G draws the pictures; every batch holds as much
-noise as images; both phases draw fresh noise; seed and position are part of the run.
+noise as images; D learns before G and both draw fresh noise, where the tutorial takes one batch of noise for both at
+once; seed and position are part of the run.
 """
 
 from collections.abc import Iterable
@@ -23,20 +24,20 @@ from edgegan.trainer.ema import EMA, averaged
 from edgegan.trainer.losses import discriminator_bce, generator_nonsaturating
 from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
 
+NORM_EPS, NORM_MOMENTUM = 1e-3, 0.01  # Keras' defaults, which the tutorial uses; torch's momentum is 1 - Keras'
+
 
 @dataclass(frozen=True)
 class Config:
     """Hyper-parameters; the defaults are the tutorial's."""
 
-    kimg: float = option(
-        3000.0, "thousands of images to show: 3000 is the tutorial's 50 epochs of 60,000", minimum=0.001
-    )
-    batch: int = option(256, "images in a batch", minimum=2)
-    latent_dim: int = option(100, "elements of z", minimum=1)
-    lr: float = option(1e-4, "Adam's learning rate, for both nets", minimum=0)
-    beta1: float = option(0.9, "Adam's beta1; the paper's is 0.5", minimum=0)
-    dropout: float = option(0.3, "share of D's features dropped", minimum=0)
-    ema_kimg: float = option(10.0, "half-life of G's moving average in thousands of images", minimum=0)
+    kimg: float = option(3000.0, "thousands of images to show; the tutorial's 50 epochs", low=0.001, high=1e9)
+    batch: int = option(256, "images in a batch", low=2, high=65536)
+    latent_dim: int = option(100, "elements of z", low=1, high=65536)
+    lr: float = option(1e-4, "Adam's learning rate, for both nets", low=0, high=10)
+    beta1: float = option(0.9, "Adam's beta1; the paper's is 0.5", low=0, high=0.999)
+    dropout: float = option(0.3, "share of D's features dropped", low=0, high=0.95)
+    ema_kimg: float = option(10.0, "half-life of G's moving average in thousands of images", low=0, high=1e6)
 
 
 class Generator(nn.Module):
@@ -45,11 +46,11 @@ class Generator(nn.Module):
     def __init__(self, latent_dim: int, channels: int) -> None:
         super().__init__()
         self.dense = nn.Linear(latent_dim, 256 * 7 * 7, bias=False)
-        self.norm0 = nn.BatchNorm1d(256 * 7 * 7)
+        self.norm0 = nn.BatchNorm1d(256 * 7 * 7, eps=NORM_EPS, momentum=NORM_MOMENTUM)
         self.conv1 = nn.ConvTranspose2d(256, 128, 5, stride=1, padding=2, bias=False)
-        self.norm1 = nn.BatchNorm2d(128)
+        self.norm1 = nn.BatchNorm2d(128, eps=NORM_EPS, momentum=NORM_MOMENTUM)
         self.conv2 = nn.ConvTranspose2d(128, 64, 5, stride=2, padding=2, output_padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(64)
+        self.norm2 = nn.BatchNorm2d(64, eps=NORM_EPS, momentum=NORM_MOMENTUM)
         self.conv3 = nn.ConvTranspose2d(64, channels, 5, stride=2, padding=2, output_padding=1, bias=False)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.dropout(F.leaky_relu(self.conv1(x), 0.3), self.dropout, self.training)
         x = F.dropout(F.leaky_relu(self.conv2(x), 0.3), self.dropout, self.training)
-        return self.dense(x.flatten(1)).squeeze(1)
+        return self.dense(x.flatten(1)).squeeze(1).float()  # the loss is float32 under autocast too
 
 
 def init_glorot(net: nn.Module) -> None:

@@ -37,16 +37,16 @@ D_WIDTHS = (32, 64, 96, 128, 128, 128)  # channels after each halving, finest fi
 class Config:
     """Hyper-parameters."""
 
-    kimg: float = option(1000.0, "thousands of images to show", minimum=0.001)
-    batch: int = option(16, "images in a batch", minimum=1)
-    latent_dim: int = option(64, "elements of z", minimum=1)
-    embedding: int = option(16, "elements of a class's embedding", minimum=1)
-    width: float = option(1.0, "factor on the channels of both nets", minimum=0.1)
-    lr: float = option(7e-4, "Adam's learning rate at the start, for both nets", minimum=0)
-    final_lr: float = option(3.5e-5, "the learning rate at the end; it falls along a cosine", minimum=0)
-    beta2: float = option(0.95, "Adam's beta2; beta1 is 0", minimum=0)
-    gamma: float = option(2.0, "weight of the gradient penalties R1 and R2", minimum=0)
-    ema_kimg: float = option(20.0, "half-life of G's moving average in thousands of images", minimum=0)
+    kimg: float = option(1000.0, "thousands of images to show", low=0.001, high=1e9)
+    batch: int = option(16, "images in a batch", low=1, high=65536)
+    latent_dim: int = option(64, "elements of z", low=1, high=65536)
+    embedding: int = option(16, "elements of a class's embedding", low=1, high=4096)
+    width: float = option(1.0, "factor on the channels of both nets", low=0.1, high=16)
+    lr: float = option(7e-4, "Adam's learning rate at the start, for both nets", low=0, high=10)
+    final_lr: float = option(3.5e-5, "the learning rate at the end; it falls along a cosine", low=0, high=10)
+    beta2: float = option(0.95, "Adam's beta2; beta1 is 0", low=0, high=0.99999)
+    gamma: float = option(2.0, "weight of the gradient penalties R1 and R2", low=0, high=1e6)
+    ema_kimg: float = option(20.0, "half-life of G's moving average in thousands of images", low=0, high=1e6)
 
 
 def activation(x: Tensor) -> Tensor:
@@ -146,12 +146,16 @@ def scaled(channels: int, width: float) -> int:
 
 def halvings_of(shape: DataShape) -> int:
     """How often the picture is halved down to the coarsest level. Raises ArgumentError for a size that is not."""
-    smaller = min(shape.height, shape.width)
-    halvings = max(1, int(math.log2(max(1, smaller / COARSEST))))
-    if smaller < 2 * COARSEST or halvings > len(D_WIDTHS) or shape.height % 2**halvings or shape.width % 2**halvings:
+    smaller, size = min(shape.height, shape.width), f"{shape.width}x{shape.height}"
+    if not 2 * COARSEST <= smaller < COARSEST << (len(D_WIDTHS) + 1):
         raise ArgumentError(
-            f"recipe edge cannot draw {shape.width}x{shape.height}: sides must be 8 to 511 pixels and here multiples "
-            f"of {2**halvings}; pass --resolution 28, 32, 48, 64, 96 or 128, say"
+            f"recipe edge cannot draw {size}: the smaller side must be 8 to 448; pass --resolution 64, say"
+        )
+    halvings = int(math.log2(smaller // COARSEST))
+    if shape.height % 2**halvings or shape.width % 2**halvings:
+        raise ArgumentError(
+            f"recipe edge cannot draw {size}: it is halved {halvings} times, so both sides must be multiples of "
+            f"{2**halvings}; pass --resolution {smaller >> halvings << halvings}, say"
         )
     return halvings
 

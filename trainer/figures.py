@@ -36,7 +36,7 @@ def draw_curves(run: Run) -> None:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     losses, distance = figure.subplots(1, 2)
-    for term in records[-1]["losses"]:
+    for term in dict.fromkeys(name for record in records for name in record["losses"]):
         losses.plot(kimg, [record["losses"].get(term, math.nan) for record in records], label=term, lw=1)
     losses.set(xlabel="kimg", title="losses")
     losses.legend()

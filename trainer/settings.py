@@ -1,0 +1,116 @@
+"""All that decides a run, and its form in config.json."""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgegan import __version__
+from edgegan.errors import ArgumentError, RunError
+from edgegan.trainer.config import check_number
+from edgegan.trainer.data import NAMES, Dataset
+from edgegan.trainer.recipe import DataShape
+
+FORMAT = 1
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How to open the data set again, and the digest that proves it is the same one."""
+
+    source: str
+    resolution: int | None  # as asked for; None: as the pictures are
+    grey_or_rgb: int | None  # channels as asked for: 1, 3, or None for what the pictures are
+    name: str
+    digest: str
+    count: int
+    height: int
+    width: int
+    channels: int
+    classes: tuple[str, ...]
+
+    @staticmethod
+    def of(dataset: Dataset, source: str, resolution: int | None = None, channels: int | None = None) -> "DataSettings":
+        """Describe `dataset`, which was opened from `source` in this way."""
+        if source not in NAMES:
+            source = str(Path(source).resolve())  # to be found again from any working directory
+        count, height, width, own = dataset.images.shape
+        return DataSettings(
+            source, resolution, channels, dataset.name, dataset.digest, count, height, width, own, dataset.classes
+        )
+
+    @property
+    def shape(self) -> DataShape:
+        """What the networks are built for."""
+        return DataShape(self.height, self.width, self.channels, self.classes)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """With the same settings on the same device every bit of a run is the same."""
+
+    recipe: str
+    config: dict[str, Any]  # the recipe's hyper-parameters
+    data: DataSettings
+    seed: int = 0
+    precision: str = "fp32"  # or "bf16": autocast
+    log_kimg: float = 1.0
+    sample_kimg: float = 10.0  # grid, distance and checkpoint
+
+    def __post_init__(self) -> None:
+        check_number("seed", self.seed, 0, 2**64 - 1)
+        check_interval("log-kimg", self.log_kimg)
+        check_interval("sample-kimg", self.sample_kimg)
+        if self.precision not in PRECISIONS:
+            raise ArgumentError(f"precision is {self.precision!r}; valid: {', '.join(PRECISIONS)}")
+
+    def to_json(self) -> str:
+        """The text of config.json."""
+        values = {"format": FORMAT, "version": __version__, **dataclasses.asdict(self)}
+        return json.dumps(values, indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str, where: str) -> "Settings":
+        """Read the text of config.json at `where`. Raises RunError, which names it and the key."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{where} is not valid JSON: {error}") from None
+        if not isinstance(values, dict) or type(values.get("format")) is not int:
+            raise RunError(f"{where} is not the config.json of a run: it has no number 'format'")
+        if values["format"] > FORMAT:
+            raise RunError(f"{where} was written by a newer edgegan: upgrade edgegan")
+        data = values.get("data")
+        data = data | {"classes": _tuple(data.get("classes"))} if isinstance(data, dict) else data
+        try:
+            return _typed(Settings, values | {"data": _typed(DataSettings, data, where, "data.")}, where)
+        except ArgumentError as error:
+            raise RunError(f"{where}: {error}") from None
+
+
+def check_interval(name: str, kimg: float) -> None:
+    """Raise ArgumentError unless `kimg` can be the time between two records or samples."""
+    check_number(name, kimg, 0.001, 1e9)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
+
+
+def _typed(cls: type, values: Any, where: str, prefix: str = "") -> Any:
+    """A dataclass from plain values, each of the type that its field declares; other keys are ignored."""
+    if not isinstance(values, dict):
+        raise RunError(f"{where}: key '{prefix.rstrip('.')}' is missing or not an object")
+    hints = typing.get_type_hints(cls)
+    for name, hint in hints.items():
+        if name not in values:
+            raise RunError(f"{where}: key '{prefix}{name}' is missing")
+        allowed = typing.get_args(hint) if type(None) in typing.get_args(hint) else (typing.get_origin(hint) or hint,)
+        allowed = (*allowed, int) if float in allowed else allowed
+        if type(values[name]) not in allowed:
+            kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+            raise RunError(f"{where}: key '{prefix}{name}' is {values[name]!r:.60}; valid: {kinds}")
+    return cls(**{name: values[name] for name in hints})
