@@ -1,6 +1,6 @@
 # make demo   train a GAN on handwritten digits, export it, draw with it (about ten minutes on 2 cores)
-# make test   the whole suite         make test-slow   what takes longer
-# make lint   ruff and mypy           make clean       remove the environment and the demo
+# make test   the test suite (minutes)   make test-slow   exhaustive tests (some minutes more)
+# make lint   ruff and mypy              make clean       remove the environment and the demo
 PYTHON ?= python3
 DEMO_KIMG ?= 80
 BIN := .venv/bin
@@ -32,15 +32,16 @@ lint: .venv/.test
 	cd build/tree && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgegan
 
 # Plain files mark what is installed, so that a second `make` starts at once and a changed build installs again.
-.venv/.train: $(BUILD) | .venv
-	$(PIP) -e '.[cpu,train]'
+.venv/.train: $(BUILD) | $(BIN)/pip
+	@echo "Installing into .venv (PyTorch is large; this happens once) ..."
+	@start=$$(date +%s); $(PIP) -e '.[cpu,train]' && echo "installed in $$(($$(date +%s) - start)) s"
 	@touch $@
 
-.venv/.test: $(BUILD) | .venv
+.venv/.test: $(BUILD) | $(BIN)/pip
 	$(PIP) -e '.[test]'
 	@touch $@ .venv/.train
 
-.venv:
+$(BIN)/pip:
 	$(PYTHON) -m venv .venv
 
 clean:
