@@ -168,6 +168,25 @@ def test_files_that_are_no_models(model: str, capfd: pytest.CaptureFixture[str])
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.parametrize("n", [10_000_000_019, 999_999_999_989, 10**12])
+def test_a_grid_that_is_far_too_large_is_refused_at_once(model: str, n: int, capfd: pytest.CaptureFixture[str]) -> None:
+    Exits(capfd, "sample", model, "-n", str(n)).fails(2, ".npy")
+
+
+def test_a_class_whose_name_holds_a_comma(make_tiny: MakeTiny, capfd: pytest.CaptureFixture[str]) -> None:
+    tiny = make_tiny(classes=("a", "x,y", " b"))
+    for text, label in (("x,y", 1), (" b", 2), ("1", 1)):
+        assert Exits(capfd, "sample", str(tiny.path), "-n", "3", "--labels", text, "-o", "a.npy").status == 0
+        np.testing.assert_array_equal(np.load("a.npy"), load(tiny.path).sample(3, labels=label))
+
+
+def test_labels_in_turn_over_many_batches(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["-n", "150", "--batch", "1", "--start", "5", "--labels", "3,0,2"]
+    assert Exits(capfd, "sample", model, *options, "-o", "a.npy").status == 0
+    turn = [(3, 0, 2)[i % 3] for i in range(5, 155)]
+    np.testing.assert_array_equal(np.load("a.npy"), load(model).sample(150, start=5, labels=turn, batch=1))
+
+
 def test_the_output_is_checked_before_the_work(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     # Both are wrong; only what could be known first is said.
     Exits(capfd, "sample", "missing.onnx", "-o", str(tmp_path / "no" / "x.png")).fails(2, "the folder")
@@ -327,7 +346,10 @@ def test_a_disk_that_fills_up_keeps_the_old_file(model: str, name: str) -> None:
     assert sorted(os.listdir()) == ["m.onnx", name]
 
 
-def test_interrupted_leaves_nothing_behind(model: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "line"), [(signal.SIGINT, 130, "edgegan: interrupted"), (signal.SIGTERM, 143, "")]
+)
+def test_interrupted_leaves_nothing_behind(model: str, number: int, status: int, line: str) -> None:
     command = [sys.executable, "-m", "edgegan", "sample", model, "-n", "1000000000", "-o", "x.npy"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
@@ -335,12 +357,11 @@ def test_interrupted_leaves_nothing_behind(model: str) -> None:
             while len(os.listdir()) == 1 and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert len(os.listdir()) == 2  # the temporary file: it is at work
-            running.send_signal(signal.SIGINT)
+            running.send_signal(number)
             out, err = running.communicate(timeout=60)
         finally:
             running.kill()
-    assert (running.returncode, out) == (130, "")
-    assert err.strip() == "edgegan: interrupted"
+    assert (running.returncode, out, err.strip()) == (status, "", line)
     assert os.listdir() == ["m.onnx"]
 
 
