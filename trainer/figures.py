@@ -23,6 +23,8 @@ def make_progress_gif(run: Run) -> None:
     for i in picked:
         with Image.open(paths[i]) as grid:
             frames.append(np.atleast_3d(np.asarray(grid)))
+    if not frames:  # somebody took the samples away
+        return
     image.save_gif(run.folder / "progress.gif", frames, [FRAME_MS] * (len(frames) - 1) + [LAST_MS])
 
 
@@ -32,6 +34,8 @@ def draw_curves(run: Run) -> None:
     from matplotlib.figure import Figure
 
     records = run.read_log()
+    if not records:  # somebody took the log away
+        return
     kimg = [record["kimg"] for record in records]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -42,6 +46,9 @@ def draw_curves(run: Run) -> None:
     losses.legend()
     measured = [r for r in records if "swd" in r]
     distance.plot([r["kimg"] for r in measured], [r["swd"] for r in measured], marker=".", lw=1)
+    if measured and "swd_real" in measured[-1]:
+        distance.axhline(measured[-1]["swd_real"], ls="--", lw=1, color="grey", label="between real pictures")
+        distance.legend()
     distance.set(xlabel="kimg", title="sliced Wasserstein distance to the data", yscale="log")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)

@@ -74,7 +74,7 @@ class TrainingBar:
         """Show the newest losses and distance."""
         losses = " ".join(f"{name} {value:.3g}" for name, value in record["losses"].items())
         if "swd" in record:
-            self.swd = f" swd {record['swd']:.1f}"
+            self.swd = f" swd {record['swd']:.1f} (real {record['swd_real']:.1f})"
         self.bar.set_postfix_str(losses + self.swd, refresh=False)
         now = time.monotonic()
         if not self.terminal and (now - self.last_line >= LINE_SECONDS or record["nimg"] >= self.total):
