@@ -125,6 +125,21 @@ def test_every_phase_moves_its_nets_and_no_other(recipe: str, dataset: Dataset, 
         assert moved == set(phase.trains) | ({"G_ema"} if phase.after else set())
 
 
+def test_a_phase_runs_every_so_many_iterations_also_after_a_resume(dataset: Dataset, tmp_path: Path) -> None:
+    trainer = Trainer(make_run(tmp_path / "run", dataset, "dcgan"), dataset, "cpu")
+    ran, phase = [], trainer.phases[1]
+
+    def watch(nets: torch.nn.ModuleDict, batch: Batch, t: Progress) -> dict[str, torch.Tensor]:
+        ran.append(t.nimg // t.batch)
+        return phase.loss(nets, batch, t)
+
+    trainer.phases = (dataclasses.replace(phase, loss=watch, every=3),)
+    for iteration in range(2, 9):
+        trainer._iterate(Progress(iteration * 16, 16, 1000))
+    assert ran == [3, 6]
+    assert trainer.counts == {"G": 2}
+
+
 def test_the_command_makes_what_it_says(pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = [
