@@ -173,7 +173,10 @@ def test_a_grid_that_is_far_too_large_is_refused_at_once(model: str, n: int, cap
     Exits(capfd, "sample", model, "-n", str(n)).fails(2, ".npy")
 
 
-def test_a_class_whose_name_holds_a_comma(make_tiny: MakeTiny, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_class_whose_name_holds_a_comma(
+    make_tiny: MakeTiny, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     tiny = make_tiny(classes=("a", "x,y", " b"))
     for text, label in (("x,y", 1), (" b", 2), ("1", 1)):
         assert Exits(capfd, "sample", str(tiny.path), "-n", "3", "--labels", text, "-o", "a.npy").status == 0
