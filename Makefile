@@ -2,7 +2,7 @@
 # make test   the test suite (minutes)   make test-slow   exhaustive tests (some minutes more)
 # make lint   ruff and mypy              make clean       remove the environment and the demo
 PYTHON ?= python3
-DEMO_KIMG ?= 64
+DEMO_KIMG ?= 80
 BIN := .venv/bin
 BUILD := pyproject.toml setup.py constraints.txt $(wildcard edgegan/core/*.[ch])
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
