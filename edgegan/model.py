@@ -3,7 +3,6 @@
 import math
 import operator
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegan import noise
-from edgegan.errors import ArgumentError, MissingExtraError, ModelError
+from edgegan.errors import ArgumentError, ModelError
 from edgegan.image import to_uint8
-from edgegan.spec import METADATA_KEY, ModelSpec, Shape
+from edgegan.session import one_line, open_session, read_file, spec_of
+from edgegan.spec import ModelSpec
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).parent / "models" / "digits.onnx"
 BATCH = 16  # a fixed number, so that the pictures of a seed do not change with how many are asked for
 MAX_COUNT = 10**12
-MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 Label = int | str  # NumPy's integers too
-_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
 def load(path: str | os.PathLike[str] | bytes | None = None, *, threads: int | None = None) -> "Generator":
@@ -43,9 +41,9 @@ def load(path: str | os.PathLike[str] | bytes | None = None, *, threads: int | N
         data, source = path, "the model"
     else:
         source = os.fspath(BUILT_IN if path is None else path)
-        data = _read(source)
-    session = _open(data, source, threads)
-    return Generator(session, _spec_of(session, source), source)
+        data = read_file(source)
+    session = open_session(data, source, threads)
+    return Generator(session, spec_of(session, source), source)
 
 
 def default_threads() -> int:
@@ -206,7 +204,7 @@ class Generator:
         try:
             (images,) = self._session.run(["image"], feed)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise ModelError(f"{self.source}: onnxruntime failed to run it: {_one_line(error)}") from error
+            raise ModelError(f"{self.source}: onnxruntime failed to run it: {one_line(error)}") from error
         expected = (len(feed["z"]), spec.channels, *spec.image_size)
         if images.shape != expected:
             raise ModelError(f"{self.source}: its output has shape {list(images.shape)}, expected {list(expected)}")
@@ -288,98 +286,3 @@ def _whole(name: str, value: int, low: int, high: int) -> int:
     if not low <= found <= high:
         raise ArgumentError(f"{name} is {value!r}; valid: a whole number from {low} to {high}")
     return found
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
-
-
-def _read(path: str) -> bytes:
-    # Opened without blocking and then asked what it is, in this order: a pipe must not hang us, and what was
-    # checked must be what is read.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"{path} is not a regular file; give an .onnx file that edgegan-export wrote")
-            if status.st_size > MAX_MODEL_BYTES:
-                raise ModelError(f"{path} has {status.st_size} bytes; valid: at most {MAX_MODEL_BYTES}")
-            return file.read(MAX_MODEL_BYTES)
-    except IsADirectoryError:
-        raise ModelError(f"{path} is a folder; give an .onnx file that edgegan-export wrote") from None
-    except FileNotFoundError:
-        raise ModelError(f"{path} does not exist; give an .onnx file that edgegan-export wrote") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ModelError(f"{path} cannot be read: {reason}") from error
-
-
-def _open(data: bytes, source: str, threads: int) -> "InferenceSession":
-    # An ONNX file is a protobuf whose first field is ir_version, a number: byte 8. A picture or a text is
-    # not.
-    if data[:1] != b"\x08":
-        what = "is empty" if not data else "is not an ONNX model"
-        raise ModelError(f"{source} {what}; give an .onnx file that edgegan-export wrote")
-    try:
-        import onnxruntime as ort
-    except ModuleNotFoundError as error:
-        if error.name != "onnxruntime":
-            raise
-        raise MissingExtraError.of("sampling", "onnxruntime", "cpu") from None
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # a library prints nothing; what fails raises
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # One file tells all: a model that wants its weights from other files would read any file it names. There are none
-    # below this path.
-    nowhere = os.path.join(os.devnull, "nowhere")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
-    try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ModelError(f"{source} is not an ONNX model that onnxruntime can load: {_one_line(error)}") from error
-
-
-def _spec_of(session: "InferenceSession", source: str) -> ModelSpec:
-    """The session's metadata, checked against its inputs and outputs. Raises ModelError."""
-    try:
-        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    except UnicodeDecodeError:
-        raise ModelError(f"{source}: its metadata is not valid UTF-8") from None
-    if text is None:
-        raise ModelError(f"{source}: it has no edgegan metadata, so edgegan-export did not write it")
-    spec = ModelSpec.from_json(text, source)
-    if spec.task != "generate":
-        raise ModelError(f"{source}: its task is '{spec.task}'; this edgegan runs models that generate")
-    try:
-        inputs = {node.name: (node.type, node.shape) for node in session.get_inputs()}
-        outputs = {node.name: (node.type, node.shape) for node in session.get_outputs()}
-    except UnicodeDecodeError:
-        raise ModelError(f"{source}: the name of an input or output is not valid UTF-8") from None
-    _compare("input", inputs, spec.inputs(), source)
-    _compare("output", outputs, spec.outputs(), source)
-    return spec
-
-
-def _compare(kind: str, found: dict[str, tuple[str, Any]], expected: dict[str, tuple[str, Shape]], source: str) -> None:
-    if found.keys() != expected.keys():
-        raise ModelError(f"{source}: its {kind}s are {sorted(found)}, but its metadata calls for {sorted(expected)}")
-    for name, (dtype, shape) in expected.items():
-        type_, actual = found[name]
-        if _DTYPES.get(type_) != dtype or not _fits(actual, shape, strict=kind == "input"):
-            raise ModelError(
-                f"{source}: its {kind} '{name}' is {type_} {actual}, but its metadata calls for {dtype} {list(shape)}"
-            )
-
-
-def _fits(actual: Any, expected: Shape, strict: bool) -> bool:
-    """Free dimensions must be free; fixed ones equal or (in an output, checked at each run) undeclared."""
-    if not isinstance(actual, list) or len(actual) != len(expected):
-        return False
-    return all(
-        not isinstance(a, int) if isinstance(e, str) else a == e or (not strict and not isinstance(a, int))
-        for a, e in zip(actual, expected, strict=True)
-    )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgegan import Golden, ModelSpec
+from edgegan.trainer.data import Dataset, open_dataset
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +33,22 @@ def folder(tmp_path: Path) -> Path:
     """An empty folder for pictures."""
     (tmp_path / "pets").mkdir()
     return tmp_path / "pets"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A labelled set of 40 noisy 28x28 pictures: fewer than a run shows, so that epochs are crossed."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 3
+    images = rng.integers(0, 80, (40, 28, 28)) + 60 * labels[:, None, None]
+    np.savez(tmp_path / "set.npz", images=images.astype(np.uint8), labels=labels)
+    return tmp_path / "set.npz"
+
+
+@pytest.fixture
+def dataset(pictures: Path) -> Dataset:
+    """That set, opened."""
+    return open_dataset(str(pictures))
 
 
 @dataclass

@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from edgegan.trainer.data import Dataset
+from edgegan.trainer.run import Run
+from edgegan.trainer.settings import DataSettings, Settings
+
 BIN = Path(sys.executable).parent
+TINY = {"kimg": 0.064, "batch": 16}  # hyper-parameters of a run of four iterations
 RNG = np.random.default_rng(0)
 
 
@@ -43,3 +49,28 @@ def save_picture(path: Path, array: np.ndarray | None = None, **options: Any) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(random_picture() if array is None else array).save(path, **options)
     return path
+
+
+def make_run(folder: Path, dataset: Dataset, recipe: str, source: str = "set.npz", **settings: Any) -> Run:
+    """A new run of four iterations with two samples."""
+    given = {"config": TINY, "log_kimg": 0.016, "sample_kimg": 0.032, **settings}
+    return Run.create(folder, Settings(recipe, data=DataSettings.of(dataset, source), **given))
+
+
+def result_of(run: Run) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """The last checkpoint and the log, without what a clock wrote."""
+    state = run.newest_checkpoint()
+    assert state is not None
+    log = [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in run.read_log()]
+    return {k: v for k, v in state.items() if k not in ("seconds", "since")}, log
+
+
+def equal(a: object, b: object) -> bool:
+    """Bit for bit, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(equal, a, b))
+    return a == b

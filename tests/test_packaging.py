@@ -145,7 +145,7 @@ def test_imports_run_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
 
 
 # Inside the runtime, a module imports only those before it: from cli down to spec, noise, errors.
-ORDER = ["errors", "_files", "_cli", "spec", "_pure", "core", "noise", "image", "model", "cli", "__main__"]
+ORDER = ["errors", "_files", "_cli", "spec", "_pure", "core", "noise", "image", "session", "model", "cli", "__main__"]
 
 
 def test_runtime_modules_import_only_downwards() -> None:
