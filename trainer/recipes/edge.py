@@ -6,8 +6,8 @@ et al. 2018. Class conditioning of D: one logit for each class, that of the aske
 
 G: z [n, 64] and the class's embedding [n, 16] -> dense to the coarsest level, 4 to 7 pixels a side -> at each level one
 residual block, then nearest upsampling by two -> 3x3 convolution to C channels. All its operators stay fast in
-onnxruntime. D mirrors it with stride-2 convolutions. Any size whose sides divide by the coarsest level's power of two;
-with or without classes; grey or colour.
+onnxruntime. D mirrors it with stride-2 convolutions. Any size of 8 to 448 pixels whose
+sides halve evenly down to the coarsest level; with or without classes; grey or colour.
 
 What differs from the paper: nets of a few hundred thousand parameters, plain residual blocks, no schedule but the
 learning rate's, no tanh and no bound on G while it trains.
