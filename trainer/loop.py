@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -166,13 +167,20 @@ class Trainer:
         zoom = image.comfortable_zoom(self.spec.image_size)
         grid = image.grid(self.draw(GRID_SIDE**2), columns=GRID_SIDE, zoom=zoom)
         image.save_image(self.run.samples / f"{self.nimg:012d}.png", grid)
+        real, _ = self._real_pictures
+        return {"swd": round(sliced_wasserstein(real, self.draw(len(real))), 3), "swd_real": self._real_distance}
+
+    @cached_property
+    def _real_pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Two fixed sets of real pictures without a common one, each uint8 [n, H, W, C]."""
         n = min(DISTANCE_IMAGES, len(self.dataset) // 2)
         order = sample_order(PREVIEW_SEED, 0, 2 * n, len(self.dataset))
-        real, others = self.dataset.images[order[:n]], self.dataset.images[order[n:]]
-        return {
-            "swd": round(sliced_wasserstein(real, self.draw(n)), 3),
-            "swd_real": round(sliced_wasserstein(real, others), 3),  # what a perfect generator would reach
-        }
+        return self.dataset.images[order[:n]], self.dataset.images[order[n:]]
+
+    @cached_property
+    def _real_distance(self) -> float:
+        """The distance between them: what a perfect generator would reach."""
+        return round(sliced_wasserstein(*self._real_pictures), 3)
 
     @torch.no_grad()
     def draw(self, n: int, batch: int = 64) -> np.ndarray:
@@ -205,7 +213,10 @@ class Trainer:
 
 
 def pick_device(name: str) -> str:
-    """ "auto" becomes cuda if there is a GPU, else cpu. Raises ArgumentError for a device that is not there."""
+    """The device called `name`; auto is cuda if there is a GPU, else cpu.
+
+    Raises ArgumentError for a device that is not there.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
@@ -219,7 +230,7 @@ def pick_device(name: str) -> str:
 
 
 def pick_precision(name: str, device: str) -> str:
-    """ "auto" becomes bf16 where `device` multiplies bfloat16 in hardware, else fp32."""
+    """The precision called `name`; auto is bf16 where `device` multiplies bfloat16 in hardware, else fp32."""
     if name != "auto":
         return name
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if device != "cpu" else _cpu_has_bf16()
