@@ -97,7 +97,7 @@ def sample(
     generator = edgegan.load(model, threads=threads)
     if not array:
         _check_sheet(generator, n, output)
-    batches = _stream(generator, n, seed, start, labels, truncation, batch)
+    batches = _stream(generator, n, seed, start, _labels_of(generator, labels), truncation, batch)
     if array:
         _save_npy(output, batches, (n, *generator.spec.image_size, generator.spec.channels))
     else:
@@ -112,13 +112,13 @@ def _stream(
     n: int,
     seed: int,
     start: int,
-    labels: str | None,
+    labels: list[int],
     truncation: float | None,
     batch: int | None,
 ) -> "Iterator[U8]":
-    chosen = _labels_of(generator, labels)
-    if len(chosen) < 2:
-        label = chosen[0] if chosen else None
+    """The pictures in batches; `labels` are taken in turn, none means drawn from the seed."""
+    if len(labels) < 2:
+        label = labels[0] if labels else None
         yield from generator.stream(n, seed, start=start, labels=label, truncation=truncation, batch=batch)
         return
     from edgegan.model import BATCH
@@ -128,7 +128,7 @@ def _stream(
     for done in range(0, n, piece):
         first, count = start + done, min(piece, n - done)
         # By the picture's own number, not its place in this call: --start must not change a picture.
-        turn = [chosen[i % len(chosen)] for i in range(first, first + count)]
+        turn = [labels[i % len(labels)] for i in range(first, first + count)]
         yield from generator.stream(count, seed, start=first, labels=turn, truncation=truncation, batch=batch)
 
 
