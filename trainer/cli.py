@@ -119,11 +119,9 @@ def make_command(name: str) -> click.Command:
     for add_option in RUN_OPTIONS:
         add_option(command)
     for field in fields:
-        flag = "--" + field.name.replace("_", "-")
-        flag = f"{flag}/--no-{flag[2:]}" if isinstance(field.default, bool) else flag
         text = field.metadata["help"]
         add_option = click.option(
-            flag,
+            "--" + field.name.replace("_", "-"),
             field.name,
             default=field.default,
             type=type(field.default),
