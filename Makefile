@@ -1,4 +1,4 @@
-# make demo   train a GAN on handwritten digits, export it, draw with it (about ten minutes on 2 cores)
+# make demo   train a GAN on handwritten digits, export it, draw with it (some five minutes on 2 cores)
 # make test   the test suite (minutes)   make test-slow   exhaustive tests (some minutes more)
 # make lint   ruff and mypy              make clean       remove the environment and the demo
 PYTHON ?= python3
