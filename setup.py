@@ -7,12 +7,13 @@ from glob import glob
 from setuptools import Extension, find_packages, setup
 
 folders = find_packages(include=["edgegan*", "trainer*", "export*"])
-flags = [] if sys.platform == "win32" else ["-O3", "-std=c11", "-ffp-contract=off"]
+flags = ["/O2", "/std:c11"] if sys.platform == "win32" else ["-O3", "-std=c11", "-ffp-contract=off"]
 core = Extension(
     "edgegan.core._core",
     sorted(glob("edgegan/core/*.c")),
     depends=glob("edgegan/core/*.h"),
     extra_compile_args=flags,
+    libraries=[] if sys.platform == "win32" else ["m"],
     py_limited_api=True,
 )
 pure = os.environ.get("EDGEGAN_PUREPYTHON") == "1"  # an explicit choice; a missing compiler fails the build

@@ -18,6 +18,7 @@ from edgegan.errors import (
     MissingExtraError,
     ModelError,
     RunError,
+    SizeError,
 )
 from edgegan.spec import Golden, ModelSpec
 
@@ -38,6 +39,7 @@ __all__ = [
     "ModelError",
     "ModelSpec",
     "RunError",
+    "SizeError",
     "load",
 ]
 

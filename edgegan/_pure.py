@@ -1,8 +1,11 @@
-"""The noise contract in NumPy: the same functions and the same bits as the C core (edgegan/core/noise.c).
+"""The C core's functions in NumPy, with the same bits (edgegan/core/); its PNG files come from Pillow.
 
-Private: `edgegan.noise` checks the arguments, makes the arrays and calls this. Each function fills `out`.
+Private: `edgegan.noise` and `edgegan.image` check the arguments, make the arrays and call this. A function with
+`out` fills it.
 """
 
+import io
+import math
 import re
 from collections.abc import Iterator
 from importlib.resources import files
@@ -119,3 +122,94 @@ def labels(seed: int, start: int, n: int, classes: int, out: NDArray[np.int64]) 
 def derive_seed(seed: int, purpose: int) -> int:
     low, high = _image_words(seed, 0, 1, purpose // 2 * 4, 4, _STREAM_TRAINING)[0].reshape(2, 2)[purpose % 2]
     return int(high) << 32 | int(low)
+
+
+def lerp(a: NDArray[np.float32], b: NDArray[np.float32], t: NDArray[np.float64], out: NDArray[np.float32]) -> None:
+    for row, place in zip(out, t.tolist(), strict=True):
+        row[...] = _blend(a, b, 1 - place, place)
+
+
+def slerp(a: NDArray[np.float32], b: NDArray[np.float32], t: NDArray[np.float64], out: NDArray[np.float32]) -> None:
+    lengths = math.sqrt(_dot(a, a)) * math.sqrt(_dot(b, b))
+    cosine = _dot(a, b) / lengths if lengths else math.nan
+    if not (1 - cosine) * (1 + cosine) >= 1e-12:  # the negation: not a number is not less
+        lerp(a, b, t, out)
+        return
+    angle = _arc_cosine(cosine)
+    whole = _sine(angle)
+    for row, place in zip(out, t.tolist(), strict=True):
+        row[...] = _blend(a, b, _sine((1 - place) * angle) / whole, _sine(place * angle) / whole)
+
+
+def _blend(a: NDArray[np.float32], b: NDArray[np.float32], weight_a: float, weight_b: float) -> NDArray[np.float32]:
+    mixed: NDArray[np.float32] = np.float32(weight_a) * a + np.float32(weight_b) * b
+    return mixed
+
+
+def _dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """The sum of the products in the order of interpolate.c: 16 partial sums, then those in halves."""
+    products = np.zeros((-(-len(a) // 16), 16))
+    products.ravel()[: len(a)] = a.astype(np.float64) * b
+    sums = np.zeros(16)
+    for row in products:
+        sums += row
+    while len(sums) > 1:
+        half = len(sums) // 2
+        sums = sums[:half] + sums[half:]
+    return float(sums[0])
+
+
+def _arc_sine(x: float) -> float:
+    square, power, total = x * x, x, x
+    for k in range(1, 26):
+        power = power * square
+        power = power * (2 * k - 1) / (2 * k)
+        total = total + power / (2 * k + 1)
+    return total
+
+
+def _arc_cosine(x: float) -> float:
+    if x > 0.5:
+        return 2 * _arc_sine(math.sqrt((1 - x) / 2))
+    if x < -0.5:
+        return math.pi - 2 * _arc_sine(math.sqrt((1 + x) / 2))
+    return math.pi / 2 - _arc_sine(x)
+
+
+def _sine(x: float) -> float:
+    if x > math.pi / 2:
+        x = math.pi - x
+    square, term, total = x * x, x, x
+    for k in range(1, 13):
+        term = term * square
+        term = -term / (2 * k * (2 * k + 1))
+        total = total + term
+    return total
+
+
+def to_uint8(images: NDArray[np.float32], out: NDArray[np.uint8], zoom: int) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        v = np.multiply(images, np.float32(127.5), dtype=np.float32)
+        v += np.float32(127.5)
+        np.fmax(v, np.float32(0), out=v)  # unlike maximum, fmax drops a NaN
+        np.minimum(v, np.float32(255), out=v)
+        np.rint(v, out=v)
+    out[...] = v.astype(np.uint8).transpose(0, 2, 3, 1).repeat(zoom, axis=1).repeat(zoom, axis=2)
+
+
+def to_float(pixels: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+    out[...] = (pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)).transpose(0, 3, 1, 2)
+
+
+def png(pixels: NDArray[np.uint8], texts: tuple[bytes, ...]) -> bytes:
+    from PIL import Image, PngImagePlugin
+
+    chunks = PngImagePlugin.PngInfo()
+    for keyword, text in zip(texts[::2], texts[1::2], strict=True):
+        if (keyword + text).isascii():
+            chunks.add_text(keyword.decode(), text.decode())
+        else:
+            chunks.add_itxt(keyword.decode(), text.decode())
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", pnginfo=chunks)
+    return file.getvalue()

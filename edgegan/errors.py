@@ -2,6 +2,7 @@
 
     EdgeGANError (Exception)
     ├── ArgumentError (also a ValueError)      an argument outside its range
+    │   └── SizeError (also an OverflowError)  sizes whose product is more than one call can hold
     ├── ModelError                             a model file that cannot be used
     ├── DataError                              a training set, or a picture of it, that cannot be read
     ├── RunError                               a training run's folder that cannot be used
@@ -19,6 +20,10 @@ class EdgeGANError(Exception):
 
 class ArgumentError(EdgeGANError, ValueError):
     """An argument outside its range or of the wrong type."""
+
+
+class SizeError(ArgumentError, OverflowError):
+    """Sizes that multiply to more than one call, or the memory, can hold; raised before any memory is touched."""
 
 
 class ModelError(EdgeGANError):

@@ -2,47 +2,91 @@
 
 import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegan._files import atomic_write
-from edgegan.errors import ArgumentError
+from edgegan import _backend
+from edgegan._files import atomic_write, check_output
+from edgegan.errors import ArgumentError, SizeError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 U8 = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+_FLOAT32, _UINT8 = np.dtype(np.float32), np.dtype(np.uint8)
+MAX_ELEMENTS = 2**31 - 1  # of one call, in C as in NumPy
+MAX_TEXT = 2**24  # bytes of a text in a PNG file
 
-# Suffix -> Pillow's format and its options. WebP is kept lossless: a sample is what the model drew.
+# Other than PNG: suffix -> Pillow's format and its options. WebP is kept lossless: a sample is what the model drew.
 _FORMATS: dict[str, tuple[str, dict[str, object]]] = {
-    ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95}),
     ".jpeg": ("JPEG", {"quality": 95}),
     ".webp": ("WEBP", {"lossless": True}),
 }
-SUFFIXES = tuple(_FORMATS)
+SUFFIXES = (".png", *_FORMATS)
 COMFORTABLE_SIDE = 56
 
 
-def to_uint8(images: NDArray[np.float32]) -> U8:
-    """[N, C, H, W] float32 in [-1, 1] -> [N, H, W, C] uint8.
+def to_uint8(images: NDArray[np.floating], out: U8 | None = None, *, zoom: int = 1) -> U8:
+    """[N, C, H, W] float in [-1, 1] -> [N, H * zoom, W * zoom, C] uint8.
 
     The exact rule: v = x * 127.5 + 127.5 in float32 (the product rounded before the sum), clamped to [0,
-    255], rounded half to even. Infinities clamp; NaN becomes 0. The inverse of x = p / 127.5 - 1 for every p.
+    255], rounded half to even. Infinities clamp; NaN becomes 0. The inverse of `to_float`.
+
+    images: of any strides; other than float32, they are rounded to it first. out: where to write, of any strides, a
+    part of a larger picture say; default a new array. zoom: each pixel becomes zoom x zoom, 1 to 65535. Raises
+    ArgumentError, and SizeError above 2^31 - 1 elements.
     """
-    if images.ndim != 4:
-        raise ArgumentError(f"images have shape {list(images.shape)}; valid: [N, C, H, W]")
-    with np.errstate(over="ignore", invalid="ignore"):
-        v = np.multiply(images, np.float32(127.5), dtype=np.float32)
-        v += np.float32(127.5)
-        np.fmax(v, np.float32(0), out=v)  # unlike maximum, fmax drops a NaN
-        np.minimum(v, np.float32(255), out=v)
-        np.rint(v, out=v)
-    return np.ascontiguousarray(v.astype(np.uint8).transpose(0, 2, 3, 1))
+    # Few steps for what is nearly always the case: for a small picture they take as long as its pixels do.
+    if images.ndim != 4 or images.dtype != _FLOAT32:
+        images = _as_float32(images)
+    n, c, h, w = images.shape
+    if zoom == 1:
+        shape = (n, h, w, c)
+    elif 1 <= zoom <= 65535:
+        shape = (n, h * zoom, w * zoom, c)
+    else:
+        raise ArgumentError(f"zoom is {zoom}; valid: 1 to 65535")
+    if images.size * zoom * zoom > MAX_ELEMENTS:
+        raise _too_large(shape)
+    if out is None:
+        out = np.empty(shape, np.uint8)
+    elif out.shape != shape or out.dtype != np.uint8 or not out.flags.writeable:
+        raise ArgumentError(f"out is {out.dtype} {list(out.shape)}; valid: writeable uint8 {list(shape)}")
+    _backend.core.to_uint8(images, out, zoom)
+    return out
+
+
+def _as_float32(images: NDArray[np.floating]) -> F32:
+    if images.ndim != 4 or images.dtype.kind != "f":
+        raise ArgumentError(f"images are {images.dtype} {list(images.shape)}; valid: float32 [N, C, H, W]")
+    with np.errstate(over="ignore"):
+        return images.astype(np.float32)
+
+
+def to_float(pixels: U8) -> F32:
+    """[N, H, W, C] uint8, of any strides -> [N, C, H, W] float32 in [-1, 1]: p / 127.5 - 1, each step rounded.
+
+    Raises ArgumentError, and SizeError above 2^31 - 1 elements.
+    """
+    if pixels.ndim != 4 or pixels.dtype != np.uint8:
+        raise ArgumentError(f"pixels are {pixels.dtype} {list(pixels.shape)}; valid: uint8 [N, H, W, C]")
+    if pixels.size > MAX_ELEMENTS:
+        raise _too_large(pixels.shape)
+    n, h, w, c = pixels.shape
+    out = np.empty((n, c, h, w), np.float32)
+    _backend.core.to_float(pixels, out)
+    return out
+
+
+def _too_large(shape: tuple[int, ...]) -> SizeError:
+    return SizeError(f"{list(shape)} are {math.prod(shape)} elements; valid: at most {MAX_ELEMENTS} in one call")
 
 
 def comfortable_zoom(size: tuple[int, int]) -> int:
@@ -57,25 +101,40 @@ def columns_of(n: int) -> int:
     return next(whole, least)
 
 
-def grid(images: U8, *, columns: int | None = None, zoom: int = 1, gap: int = 2) -> U8:
-    """[N, H, W, C] uint8 -> one picture [H', W', C] uint8, row by row.
+def blank_sheet(
+    n: int, size: tuple[int, int], channels: int, *, columns: int | None = None, zoom: int = 1, gap: int = 2
+) -> tuple[U8, U8]:
+    """A white sheet [H', W', C] uint8 for a grid of n pictures of `size` (h, w), and its tiles.
 
-    columns: default near-square. zoom: each pixel becomes zoom x zoom. gap: white pixels between and around
-    the pictures; cells left over in the last row are white too.
+    The tiles are a view of the sheet, [rows, columns, h * zoom, w * zoom, C], to be written to row by row. columns:
+    default near-square. gap: white pixels between and around the tiles. Raises ArgumentError, and SizeError above
+    2^31 - 1 elements.
+    """
+    for name, value, low in (("n", n, 1), ("columns", columns, 1), ("zoom", zoom, 1), ("gap", gap, 0)):
+        if value is not None and value < low:
+            raise ArgumentError(f"{name} is {value}; valid: {low} or more")
+    columns = columns_of(n) if columns is None else columns
+    rows = -(-n // columns)
+    h, w = (side * zoom for side in size)
+    shape = (gap + rows * (h + gap), gap + columns * (w + gap), channels)
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise _too_large(shape)
+    sheet = np.full(shape, 255, np.uint8)
+    cells = sheet[gap:, gap:].reshape(rows, h + gap, columns, w + gap, channels)
+    return sheet, cells[:, :h, :, :w].transpose(0, 2, 1, 3, 4)
+
+
+def grid(images: U8, *, columns: int | None = None, zoom: int = 1, gap: int = 2) -> U8:
+    """[N, H, W, C] uint8 -> one picture [H', W', C] uint8, row by row; see `blank_sheet`.
+
+    zoom: each pixel becomes zoom x zoom. Cells left over in the last row are white.
     """
     if images.ndim != 4 or images.shape[0] < 1:
         raise ArgumentError(f"images have shape {list(images.shape)}; valid: [N, H, W, C] with N at least 1")
-    for name, value, low in (("columns", columns, 1), ("zoom", zoom, 1), ("gap", gap, 0)):
-        if value is not None and value < low:
-            raise ArgumentError(f"{name} is {value}; valid: {low} or more")
     n, h, w, c = images.shape
-    columns = columns_of(n) if columns is None else columns
-    rows = -(-n // columns)
-    h, w = h * zoom, w * zoom
-    sheet = np.full((gap + rows * (h + gap), gap + columns * (w + gap), c), 255, np.uint8)
+    sheet, tiles = blank_sheet(n, (h, w), c, columns=columns, zoom=zoom, gap=gap)
     for i, image in enumerate(images):
-        y, x = gap + i // columns * (h + gap), gap + i % columns * (w + gap)
-        sheet[y : y + h, x : x + w] = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        tiles[divmod(i, tiles.shape[1])] = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     return sheet
 
 
@@ -87,32 +146,74 @@ def check_suffix(path: str | os.PathLike[str], valid: Sequence[str] = SUFFIXES) 
     return suffix
 
 
-def _pillow(array: U8) -> "Image.Image":
-    from PIL import Image  # here, because writing an array needs no Pillow and its import costs time
+def _check_picture(array: U8, channels: tuple[int, ...] = (1, 3, 4)) -> None:
+    if array.ndim != 3 or array.shape[2] not in channels or array.dtype != _UINT8 or not array.size:
+        valid = f"{', '.join(map(str, channels[:-1]))} or {channels[-1]}"
+        raise ArgumentError(f"a picture of {array.dtype} {list(array.shape)}; valid: uint8 [H, W, C] with C = {valid}")
 
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.dtype != np.uint8 or not array.size:
-        raise ArgumentError(
-            f"a picture of {array.dtype} {list(array.shape)}; valid: uint8 [H, W, C] with C = 1, 3 or 4"
-        )
+
+def _pillow(array: U8) -> "Image.Image":
+    from PIL import Image  # here, because writing an array or a PNG file needs no Pillow and its import costs time
+
+    _check_picture(array)
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
-def save_image(path: str | os.PathLike[str], array: U8) -> None:
+def encode_png(array: U8, texts: Mapping[str, str] | None = None) -> bytes:
+    """A PNG file of [H, W, C] uint8: C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+
+    texts: by keyword, stored as text chunks (any Unicode but the null character). A keyword has 1 to 79 printable
+    ASCII characters without spaces at its ends or in a row. The same pixels and texts give the same bytes
+    everywhere, except that without the C core Pillow writes the file. Raises ArgumentError, and SizeError above
+    2^31 - 1 bytes of pixels.
+    """
+    _check_picture(array, (1, 2, 3, 4))
+    if array.size > MAX_ELEMENTS:
+        raise _too_large(array.shape)
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    file: bytes = _backend.core.png(array, _chunks(texts) if texts else ())
+    return file
+
+
+def _chunks(texts: Mapping[str, str]) -> tuple[bytes, ...]:
+    """Keyword, text, keyword, text, ... as UTF-8. Raises ArgumentError."""
+    chunks: list[bytes] = []
+    for keyword, text in texts.items():
+        if not re.fullmatch(r"(?=.{1,79}\Z)[!-~]+( [!-~]+)*", keyword):
+            raise ArgumentError(f"the keyword {keyword!r}: valid are 1 to 79 printable ASCII characters, single spaces")
+        try:
+            chunks += [keyword.encode(), text.encode()]
+        except UnicodeEncodeError:
+            raise ArgumentError(f"the text of {keyword!r} holds half of a surrogate pair; valid: Unicode") from None
+        if "\0" in text or len(chunks[-1]) > MAX_TEXT:
+            raise ArgumentError(f"the text of {keyword!r}: valid are at most {MAX_TEXT} bytes without a null character")
+    return tuple(chunks)
+
+
+def save_image(path: str | os.PathLike[str], array: U8, *, texts: Mapping[str, str] | None = None) -> None:
     """Write [H, W, C] uint8 (C = 1 grey, 3 RGB, 4 RGBA) as PNG, JPEG or WebP by suffix, whole or not at all.
 
-    Raises ArgumentError for another suffix, a folder that does not exist or an array of another kind, OSError
-    if the disk refuses.
+    texts: see `encode_png`; only PNG keeps them. Raises ArgumentError for another suffix, a folder that does not
+    exist or an array of another kind, OSError if the disk refuses.
     """
     suffix = check_suffix(path)
+    if suffix == ".png":
+        _check_picture(array)
+        check_output(path)
+        file = encode_png(array, texts)
+        with atomic_write(path) as out:
+            out.write(file)
+        return
     format, options = _FORMATS[suffix]
     if format == "JPEG" and array.shape[-1] == 4:
         raise ArgumentError(f"cannot write {path}: JPEG has no transparency; valid: .png, .webp")
-    limit = {"JPEG": 65500, "WEBP": 16383}.get(format, 2**31 - 1)
+    limit = {"JPEG": 65500, "WEBP": 16383}[format]
     if max(array.shape[:2]) > limit:
         raise ArgumentError(f"cannot write {path}: {format} holds at most {limit} pixels a side; use .png")
     picture = _pillow(array)
-    with atomic_write(path) as file:
-        picture.save(file, format=format, **options)
+    with atomic_write(path) as out:
+        picture.save(out, format=format, **options)
 
 
 def save_gif(path: str | os.PathLike[str], frames: Sequence[U8] | U8, duration_ms: int | Sequence[int] = 100) -> None:

@@ -10,42 +10,23 @@ Every function takes `start`, the index of its first image: f(seed, n, ..., star
 f(seed, s+n, ...). All raise ArgumentError, a ValueError, on an argument out of range.
 """
 
-import importlib
 import math
 import operator
-import os
 import sys
+from collections.abc import Callable, Sequence
 from numbers import Real
-from types import ModuleType
 from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegan.errors import ArgumentError, BackendError
+from edgegan import _backend
+from edgegan.errors import ArgumentError, SizeError
 
 STREAM_LATENT = 0
 STREAM_LABEL = 1
 STREAM_TRAINING = 2
 STREAM_NOISE_INPUT = 16  # + k for the model's input noise_k
-
-
-def _load_backend() -> tuple[ModuleType, str]:
-    """The C core, unless NumPy was chosen: now, by the variable, or when installing, by not building it."""
-    if os.environ.get("EDGEGAN_PUREPYTHON") != "1":
-        try:
-            return importlib.import_module("edgegan.core._core"), "c"
-        except ModuleNotFoundError:
-            pass  # an install without a C compiler fails unless NumPy was chosen, so this is by choice
-        except ImportError as error:
-            raise BackendError(
-                f"edgegan's C core does not load ({error}): reinstall edgegan for this Python and processor, "
-                "or set EDGEGAN_PUREPYTHON=1 to use NumPy, which is slower and gives the same numbers"
-            ) from error
-    return importlib.import_module("edgegan._pure"), "python"
-
-
-_backend, BACKEND = _load_backend()  # BACKEND is "c" or "python"
 
 
 def words(seed: int, n: int, dim: int, *, start: int = 0, stream: int = STREAM_LATENT) -> NDArray[np.uint32]:
@@ -55,7 +36,7 @@ def words(seed: int, n: int, dim: int, *, start: int = 0, stream: int = STREAM_L
     """
     seed, start, n, dim, stream = _check(seed, start, n, dim, stream)
     out = np.empty((n, dim), np.uint32)
-    _backend.words(seed, start, n, dim, stream, out)
+    _backend.core.words(seed, start, n, dim, stream, out)
     return out
 
 
@@ -77,7 +58,7 @@ def normal(
     seed, start, n, dim, stream = _check(seed, start, n, dim, stream)
     bound = math.inf if truncation is None else _check_truncation(truncation)
     out = np.empty((n, dim), np.float32)
-    _backend.normal(seed, start, n, dim, stream, bound, out)
+    _backend.core.normal(seed, start, n, dim, stream, bound, out)
     return out
 
 
@@ -86,7 +67,7 @@ def labels(seed: int, n: int, classes: int, *, start: int = 0) -> NDArray[np.int
     seed, start, n, _, _ = _check(seed, start, n, 2, STREAM_LABEL)  # an int64 is as large as two words
     classes = _integer("classes", classes, 1, 1 << 31)
     out = np.empty(n, np.int64)
-    _backend.labels(seed, start, n, classes, out)
+    _backend.core.labels(seed, start, n, classes, out)
     return out
 
 
@@ -98,11 +79,51 @@ def derive_seed(seed: int, purpose: int) -> int:
     """
     seed = _integer("seed", seed, 0, (1 << 64) - 1)
     purpose = _integer("purpose", purpose, 0, (1 << 31) - 1)
-    derived: int = _backend.derive_seed(seed, purpose)
+    derived: int = _backend.core.derive_seed(seed, purpose)
     return derived
 
 
+def lerp(a: NDArray[np.float32], b: NDArray[np.float32], t: float | Sequence[float]) -> NDArray[np.float32]:
+    """On the straight line between latents a and b, each [dim]: [dim], or [k, dim] for k values of t.
+
+    t: 0 (a) to 1 (b). Half way between two normals lies a shorter vector than generators are used to: prefer
+    `slerp`. Raises ArgumentError.
+    """
+    return _interpolate(_backend.core.lerp, a, b, t)
+
+
+def slerp(a: NDArray[np.float32], b: NDArray[np.float32], t: float | Sequence[float]) -> NDArray[np.float32]:
+    """On the arc between latents a and b, each [dim]: [dim], or [k, dim] for k values of t.
+
+    t: 0 (a) to 1 (b), exactly a and b at these ends. Spherical interpolation (Shoemake, "Animating rotation with
+    quaternion curves", 1985; White, "Sampling generative networks", 2016) keeps the length that normals have. Where no
+    arc is defined (a zero vector, or directions within 1e-6 of equal or opposite) it is `lerp`. The same bits in C
+    and NumPy. Raises ArgumentError.
+    """
+    return _interpolate(_backend.core.slerp, a, b, t)
+
+
+def _interpolate(
+    between: Callable[..., None], a: NDArray[np.float32], b: NDArray[np.float32], t: float | Sequence[float]
+) -> NDArray[np.float32]:
+    ends = [np.ascontiguousarray(end, np.float32) for end in (a, b)]
+    if ends[0].ndim != 1 or ends[0].shape != ends[1].shape or not ends[0].size:
+        shapes = " and ".join(str(list(end.shape)) for end in ends)
+        raise ArgumentError(f"the latents have shapes {shapes}; valid: two of [dim]")
+    if not np.isfinite(ends).all():
+        raise ArgumentError("a latent holds infinities or NaN; valid: finite numbers")
+    places = np.array(t, np.float64)
+    if places.ndim > 1 or not np.all((places >= 0) & (places <= 1)):
+        raise ArgumentError(f"t is {t!r}; valid: numbers from 0 to 1")
+    flat = np.atleast_1d(places)
+    out = np.empty((len(flat), len(ends[0])), np.float32)
+    between(ends[0], ends[1], flat, out)
+    return out if places.ndim else out[0]
+
+
 def _integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
+    if type(value) is int and low <= value <= high:
+        return value  # quickly: for a few latents, the checks are most of the work
     try:
         number = operator.index(value)
     except TypeError:
@@ -118,7 +139,9 @@ def _check(seed: int, start: int, n: int, dim: int, stream: int) -> tuple[int, i
     start = _integer("start", start, 0, (1 << 64) - 1)
     dim = _integer("dim", dim, 1, (1 << 34) - 1)
     stream = _integer("stream", stream, 0, (1 << 32) - 1)
-    n = _integer("n", n, 0, min((1 << 64) - start, sys.maxsize // 4 // dim))
+    n = _integer("n", n, 0, (1 << 64) - start)
+    if n * dim > sys.maxsize // 4:
+        raise SizeError(f"n is {n} and dim is {dim}: valid is a product of at most {sys.maxsize // 4}")
     return seed, start, n, dim, stream
 
 

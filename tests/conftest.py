@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgegan import Golden, ModelSpec
+from edgegan import Golden, ModelSpec, _backend
 from edgegan.trainer.data import Dataset, open_dataset
+from support import BACKENDS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,6 +28,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root of this test alone."""
     monkeypatch.setenv("EDGEGAN_DATA", str(tmp_path / "root"))
     return tmp_path / "root"
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda module: module.__name__.rpartition(".")[2])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Run the test with the C core and with NumPy, where there are both."""
+    monkeypatch.setattr(_backend, "core", request.param)
+    return request.param
 
 
 @pytest.fixture

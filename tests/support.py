@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from edgegan import _backend, _pure
 from edgegan.trainer.data import Dataset
 from edgegan.trainer.run import Run
 from edgegan.trainer.settings import DataSettings, Settings
@@ -16,6 +18,8 @@ from edgegan.trainer.settings import DataSettings, Settings
 BIN = Path(sys.executable).parent
 TINY = {"kimg": 0.064, "batch": 16}  # hyper-parameters of a run of four iterations
 RNG = np.random.default_rng(0)
+BACKENDS = [_pure] if _backend.NAME == "python" else [_backend.core, _pure]
+needs_c = pytest.mark.skipif(_backend.NAME == "python", reason="compares the C core with NumPy")
 
 
 def command(*args: object, **how: Any) -> subprocess.CompletedProcess[str]:

@@ -11,48 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgegan import ArgumentError
+from edgegan import ArgumentError, SizeError
 from edgegan._files import atomic_write, check_output
-from edgegan.image import columns_of, grid, save_gif, save_image, to_uint8
+from edgegan.image import blank_sheet, columns_of, grid, save_gif, save_image
 
 RANDOM = np.random.default_rng(0)
-
-
-def floats(*values: float) -> np.ndarray:
-    return np.array(values, np.float32).reshape(1, 1, 1, -1)
-
-
-def test_to_uint8_known_answers() -> None:
-    # 127.5 and 128.5 lie halfway: to the even neighbour, 128 both times. 126.5 goes to 126.
-    halves = [(v - 127.5) / 127.5 for v in (126.5, 127.5, 128.5)]
-    x = floats(-1, 1, 0, -1.001, 1.001, -9e9, 9e9, 3.4e38, -3.4e38, *halves)
-    assert to_uint8(x).ravel().tolist() == [0, 255, 128, 0, 255, 0, 255, 255, 0, 126, 128, 128]
-
-
-def test_to_uint8_of_what_is_no_number() -> None:
-    assert to_uint8(floats(np.nan, -np.nan, np.inf, -np.inf)).ravel().tolist() == [0, 0, 255, 0]
-
-
-def test_to_uint8_inverts_the_scaling_of_training() -> None:
-    pixels = np.arange(256, dtype=np.uint8)
-    scaled = pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
-    assert to_uint8(scaled.reshape(1, 1, 16, 16)).ravel().tolist() == pixels.tolist()
-
-
-def test_to_uint8_moves_channels_last_and_leaves_its_input() -> None:
-    x = RANDOM.uniform(-1, 1, (2, 3, 4, 5)).astype(np.float32)
-    before = x.copy()
-    out = to_uint8(x)
-    assert out.shape == (2, 4, 5, 3)
-    assert out.dtype == np.uint8
-    assert out.flags.c_contiguous
-    assert out[1, 2, 3, 0] == round(float(x[1, 0, 2, 3]) * 127.5 + 127.5)
-    np.testing.assert_array_equal(x, before)
-
-
-def test_to_uint8_wants_a_batch() -> None:
-    with pytest.raises(ArgumentError, match=r"\[3, 4, 5\]; valid: \[N, C, H, W\]"):
-        to_uint8(np.zeros((3, 4, 5), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +46,19 @@ def test_grid_zooms_by_whole_pixels() -> None:
     sheet = grid(images, zoom=3, gap=0)
     assert sheet.shape == (6, 6, 3)
     np.testing.assert_array_equal(sheet, np.kron(images[0], np.ones((3, 3, 1), np.uint8)))
+
+
+def test_tiles_are_places_on_the_sheet() -> None:
+    sheet, tiles = blank_sheet(5, (2, 3), 1, columns=3, zoom=2, gap=1)
+    assert sheet.shape == (1 + 2 * 5, 1 + 3 * 7, 1)
+    assert tiles.shape == (2, 3, 4, 6, 1)
+    tiles[1, 2] = 9
+    assert np.array_equal(np.argwhere(sheet[..., 0] == 9), np.argwhere(np.pad(np.ones((4, 6)), ((6, 1), (15, 1)))))
+
+
+def test_a_sheet_beyond_the_limit_is_refused_before_memory_is_touched() -> None:
+    with pytest.raises(SizeError, match="at most 2147483647"):
+        blank_sheet(2**20, (64, 64), 3)
 
 
 @pytest.mark.parametrize("wrong", [{"columns": 0}, {"zoom": 0}, {"gap": -1}])
@@ -185,13 +161,13 @@ def test_a_save_that_fails_midway_keeps_the_old_file(tmp_path: Path, monkeypatch
         file.write(b"half a picture")  # type: ignore[attr-defined]
         raise OSError(28, "No space left on device")
 
-    path = tmp_path / "x.png"
+    path = tmp_path / "x.webp"
     path.write_bytes(b"precious")
     monkeypatch.setattr(Image.Image, "save", save)
     with pytest.raises(OSError, match="No space left"):
         save_image(path, np.zeros((2, 2, 1), np.uint8))
     assert path.read_bytes() == b"precious"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["x.webp"]
 
 
 def test_nothing_is_visible_until_the_block_ends(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
 
-from edgegan import _pure, noise
-from edgegan.errors import ArgumentError, EdgeGANError
+from edgegan import _backend, _pure, noise
+from edgegan.errors import ArgumentError, EdgeGANError, SizeError
+from support import BACKENDS, needs_c
 
 VECTORS = Path(__file__).parent / "vectors"
 PURE = os.environ.get("EDGEGAN_PUREPYTHON") == "1"
-BACKENDS = [_pure] if noise.BACKEND == "python" else [noise._backend, _pure]
 STREAMS = (noise.STREAM_LATENT, noise.STREAM_LABEL, noise.STREAM_TRAINING, noise.STREAM_NOISE_INPUT)
 TOP = 2**64 - 1
 
@@ -31,13 +31,6 @@ TOP = 2**64 - 1
 _JOINTS = [((16 + s) << e) // 32 + d for e in range(32) for s in range(16) for d in range(-2, 3)]
 _LOWER = np.unique([m for m in [*_JOINTS, 2**31 - 1] if 0 <= m < 2**31]).astype(np.uint32)
 EDGES = np.concatenate([_LOWER, ~_LOWER])
-
-
-@pytest.fixture(params=BACKENDS, ids=lambda module: module.__name__.rpartition(".")[2])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Run the test with edgegan.noise on each backend that there is."""
-    monkeypatch.setattr(noise, "_backend", request.param)
-    return request.param
 
 
 def lines(name: str) -> list[str]:
@@ -71,15 +64,12 @@ def scalar_word(seed: int, index: int, stream: int, j: int) -> int:
     return scalar_philox(counter, [seed % (1 << 32), seed >> 32])[j % 4]
 
 
-needs_c = pytest.mark.skipif(noise.BACKEND == "python", reason="compares the C core with NumPy")
-
-
 # Known answers
 
 
 def test_the_backend_is_the_one_asked_for():
     expected = "python" if PURE else "c"
-    assert expected == noise.BACKEND
+    assert expected == _backend.NAME
 
 
 @pytest.mark.parametrize("module", BACKENDS)
@@ -111,11 +101,15 @@ def test_noise_known_answers(backend):
         elif kind == "labels":
             seed, start, n, classes = map(int, arguments)
             got = [str(label) for label in noise.labels(seed, n, classes, start=start)]
+        elif kind in ("lerp", "slerp"):
+            a, b = noise.normal(int(arguments[0]), 2, int(arguments[1]))
+            between = getattr(noise, kind)(a, b, [float(t) for t in arguments[2:]])
+            got = [f"{bits:08x}" for bits in between.view(np.uint32).flat]
         else:
             seed, purpose = map(int, arguments)
             got = [f"{noise.derive_seed(seed, purpose):016x}"]
         assert got == answer, line[:100]
-    assert kinds == {"words", "normal", "normal_from_words", "labels", "derive_seed"}
+    assert kinds == {"words", "normal", "normal_from_words", "labels", "derive_seed", "lerp", "slerp"}
 
 
 def test_words_follow_the_counter_layout(backend):
@@ -193,10 +187,15 @@ def test_c_is_numpy_on_many_words():
 
 @needs_c
 def test_the_c_core_refuses_buffers_of_another_size():
-    core = noise._backend
-    for n, dim, items in [(2, 3, 5), (2, 3, 7), (0, 1, 1), (2**62, 4, 0), (2**63, 2, 4)]:
-        with pytest.raises(ValueError, match="size"):
+    core = _backend.core
+    for n, dim, items in [(2, 3, 5), (2, 3, 7), (0, 1, 1)]:
+        with pytest.raises(ValueError, match="buffer's size"):
             core.words(0, 0, n, dim, 0, np.empty(items, np.uint32))
+    for n, dim, items in [(2**62, 4, 0), (2**63, 2, 4)]:
+        with pytest.raises(OverflowError, match="multiply"):
+            core.words(0, 0, n, dim, 0, np.empty(items, np.uint32))
+    with pytest.raises(ValueError, match="buffer's size"):
+        core.words(0, 0, 1, 1, 0, np.empty(5, np.uint8))
     with pytest.raises(ValueError, match="range"):
         core.normal(0, 0, 1, 1, 0, math.nan, np.empty(1, np.float32))
     frozen = np.empty(4, np.uint32)
@@ -207,7 +206,7 @@ def test_the_c_core_refuses_buffers_of_another_size():
 
 
 def test_numpy_can_be_chosen_by_the_environment():
-    code = "from edgegan import noise; print(noise.BACKEND, noise.normal(7, 2, 3).view('u4').tolist())"
+    code = "from edgegan import _backend, noise; print(_backend.NAME, noise.normal(7, 2, 3).view('u4').tolist())"
     answers = {}
     for chosen in ("0", "1"):
         environment = {**os.environ, "EDGEGAN_PUREPYTHON": chosen}
@@ -281,8 +280,15 @@ def test_the_distribution_is_normal(backend):
     assert abs((z**3).mean()) < 5 * math.sqrt(15 / n)
     assert abs((z**4).mean() - 3) < 5 * math.sqrt(96 / n)
     rows = z.reshape(1000, 512)
-    for a, b in [(rows[:, :-1], rows[:, 1:]), (rows[:-1], rows[1:]), (rows[:, :-4], rows[:, 4:])]:
-        assert abs((a * b).mean()) < 5 / math.sqrt(a.size)  # neighbours, in an image and across images
+    seeds = np.concatenate([noise.normal(seed, 1, 512) for seed in range(1000)]).astype(np.float64)
+    for a, b in [
+        (rows[:, :-1], rows[:, 1:]),  # neighbours in an image,
+        (rows[:, :-4], rows[:, 4:]),  # in the next block of it,
+        (rows[:-1], rows[1:]),  # of one index and the next,
+        (seeds[:-1], seeds[1:]),  # of one seed and the next
+    ]:
+        assert abs((a * b).mean()) < 5 / math.sqrt(a.size)
+        assert abs(((a**2 - 1) * (b**2 - 1)).mean()) < 5 * 2 / math.sqrt(a.size)  # sizes as little as signs
 
 
 @pytest.mark.parametrize("bound", [0.001, 0.5, 0.7, 1.0, 2.0, 4.0, 6.0])
@@ -338,7 +344,103 @@ def test_labels_are_scaled_words_of_their_own_stream(backend):
         assert noise.labels(9, 1000, classes, start=5).tolist() == want
 
 
+# Between latents
+
+
+def exact_slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    angle = math.acos(x @ y / math.sqrt(x @ x) / math.sqrt(y @ y))
+    return (math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 16, 100, 512])
+def test_slerp_and_lerp_are_what_their_names_say(backend, dim):
+    for seed in range(20):
+        a, b = noise.normal(seed, 2, dim)
+        if seed % 3 == 1:  # nearly opposite, then nearly equal
+            b = -a + np.float32(1e-3) * b
+        elif seed % 3 == 2:
+            b = a + np.float32(1e-3) * b
+        t = [0.1, 0.25, 0.5, 0.9]
+        scale = max(np.abs(a).max(), np.abs(b).max())
+        for place, arc, line in zip(t, noise.slerp(a, b, t), noise.lerp(a, b, t), strict=True):
+            exact = exact_slerp(a, b, place)
+            # Opposite directions: the sine in the denominator is small and magnifies the rounding of a and b.
+            assert np.abs(arc - exact).max() < (2e-3 if seed % 3 == 1 else 1e-6) * scale
+            assert np.abs(line - ((1 - place) * a.astype(float) + place * b)).max() < 1e-6 * scale
+
+
+def test_slerp_keeps_the_length_that_lerp_loses(backend):
+    a, b = noise.normal(3, 2, 512)
+    length = np.linalg.norm
+    assert abs(length(noise.slerp(a, b, 0.5)) / length(a) - 1) < 0.05
+    assert length(noise.lerp(a, b, 0.5)) / length(a) < 0.8
+
+
+def test_interpolation_ends_exactly(backend):
+    a, b = noise.normal(5, 2, 33)
+    for between in (noise.lerp, noise.slerp):
+        assert np.array_equal(between(a, b, [0, 1]), [a, b])
+        assert np.array_equal(between(a, b, 0.3), between(a, b, [0.2, 0.3])[1])  # a place alone: [dim]
+        assert between(a, b, []).shape == (0, 33)
+        assert between(a, b, 0.3).dtype == np.float32
+        assert np.array_equal(between(a.astype(">f4"), b[::-1].copy()[::-1], 0.3), between(a, b, 0.3))
+
+
+def test_slerp_without_an_arc_is_lerp(backend):
+    a = noise.normal(5, 1, 8)[0]
+    for b in (a, -a, 2 * a, 0 * a):
+        assert np.array_equal(noise.slerp(a, b, [0.2, 0.5]), noise.lerp(a, b, [0.2, 0.5]))
+    assert np.array_equal(noise.slerp(0 * a, a, 0.5), noise.lerp(0 * a, a, 0.5))
+
+
+@needs_c
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, TOP),
+    dim=st.integers(1, 70) | st.integers(500, 530),
+    closeness=st.floats(-1, 1),
+    t=st.lists(st.floats(0, 1), max_size=4),
+)
+def test_interpolation_in_c_is_numpy_to_the_bit(seed, dim, closeness, t):
+    a, b = noise.normal(seed, 2, dim)
+    b = (np.float32(closeness) * a + np.float32(1 - abs(closeness)) * b).astype(np.float32)
+    places = np.array(t, np.float64)
+    for name in ("lerp", "slerp"):
+        answers = [np.empty((len(t), dim), np.float32) for _ in BACKENDS]
+        for module, answer in zip(BACKENDS, answers, strict=True):
+            getattr(module, name)(a, b, places, answer)
+        assert np.array_equal(answers[0].view(np.uint32), answers[1].view(np.uint32))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "t", "message"),
+    [
+        ([1, 2], [1, 2, 3], 0.5, r"shapes \[2\] and \[3\]; valid: two of \[dim\]"),
+        ([[1, 2]], [[1, 2]], 0.5, "valid: two of"),
+        ([], [], 0.5, "valid: two of"),
+        ([1, math.inf], [1, 2], 0.5, "infinities or NaN"),
+        ([1, 2], [2, math.nan], 0.5, "infinities or NaN"),
+        ([1, 2], [2, 1], 1.5, "t is 1.5; valid: numbers from 0 to 1"),
+        ([1, 2], [2, 1], [0.5, math.nan], "t is"),
+        ([1, 2], [2, 1], [[0.5]], "t is"),
+    ],
+)
+def test_what_cannot_be_interpolated(a, b, t, message):
+    for between in (noise.lerp, noise.slerp):
+        with pytest.raises(ArgumentError, match=message):
+            between(np.array(a, np.float32), np.array(b, np.float32), t)
+
+
 # Errors
+
+
+def test_sizes_beyond_memory_are_overflow_errors():
+    for n, dim in [(2**61, 1), (2**32, 2**33), (2**62, 4)]:
+        with pytest.raises(SizeError):
+            noise.normal(0, n, dim)
+    assert issubclass(SizeError, OverflowError)
+    assert issubclass(SizeError, ArgumentError)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +457,7 @@ def test_labels_are_scaled_words_of_their_own_stream(backend):
         (lambda: noise.normal(0, 1, 1, start=2**64), "start is"),
         (lambda: noise.normal(0, 1, 0), "dim is 0: give an integer from 1 to 17179869183"),
         (lambda: noise.normal(0, 1, 2**34), "dim is 17179869184"),
-        (lambda: noise.words(0, 2**32, 2**33), "n is 4294967296"),
+        (lambda: noise.words(0, 2**32, 2**33), "n is 4294967296 and dim is 8589934592"),
         (lambda: noise.words(0, 1, 1, stream=-1), "stream is -1"),
         (lambda: noise.words(0, 1, 1, stream=2**32), "stream is"),
         (lambda: noise.normal(0, 1, 1, truncation=0), "truncation is 0: give a number >= 0.001, or None"),
@@ -392,13 +494,13 @@ def blocks(stop: int, size: int = 1 << 22) -> Iterator[np.ndarray]:
 def test_every_word_is_in_order_and_has_its_mirror():
     last = np.float32(-math.inf)
     for words in blocks(1 << 32):
-        z = normal_from_words(noise._backend, words)
+        z = normal_from_words(_backend.core, words)
         assert z[0] >= last
         assert np.all(z[1:] >= z[:-1])
         last = z[-1]
         if words[0] < 1 << 31:
             assert z[-1] < 0
-            assert np.array_equal(normal_from_words(noise._backend, ~words), -z)
+            assert np.array_equal(normal_from_words(_backend.core, ~words), -z)
 
 
 @pytest.mark.slow
@@ -407,7 +509,7 @@ def test_every_word_is_accurate():
     """The other half of the words is the mirror of this one, as the test above shows."""
     worst = 0.0
     for words in blocks(1 << 31):
-        worst = max(worst, np.abs(normal_from_words(noise._backend, words) - quantile(words)).max())
+        worst = max(worst, np.abs(normal_from_words(_backend.core, words) - quantile(words)).max())
     assert worst < 5e-7  # half a step of float32 at 4 .. 8 for c0, and as much for the sum
 
 

@@ -1,1 +1,1 @@
-"""The C core: edgegan.h and noise.c are plain C for any program; _core is their Python module."""
+"""The C core: edgegan.h and its .c files are plain C for any program; _core is their Python module."""

@@ -1,47 +1,59 @@
-/* edgegan.core._core: the C core for Python. Private: edgegan/noise.py checks the arguments, makes the arrays
- * and calls this; edgegan/_pure.py has the same functions. Each fills a C-contiguous buffer, without holding
- * the interpreter's lock. */
+/* edgegan.core._core: the C core for Python. Private: edgegan/noise.py and edgegan/image.py check the arguments,
+ * make the arrays and call this; edgegan/_pure.py has the same functions but for `png`. A thin layer: it takes buffers
+ * apart, lets other threads run during long work, and turns a status into an exception. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include <string.h>
+
 #include "edgegan.h"
 
-/* A buffer of another size than n * dim items would be overrun or left unfilled. */
-static int has_items(const Py_buffer *buffer, unsigned long long n, unsigned long long dim, size_t itemsize)
+/* Elements below which the work is shorter than giving up the interpreter's lock and waiting for it again. */
+enum { LONG = 16384 };
+
+static PyThreadState *begin(Py_ssize_t elements)
 {
-    const unsigned long long items = (unsigned long long)buffer->len / itemsize;
-    const int fits = (size_t)buffer->len % itemsize == 0 && dim > 0 && items % dim == 0 && items / dim == n;
-    if (!fits)
-        PyErr_SetString(PyExc_ValueError, "the buffer's size is not that of the numbers asked for");
-    return fits;
+    return elements < LONG ? NULL : PyEval_SaveThread();
 }
 
-static PyObject *finish(Py_buffer *buffer, int status)
+static void end(PyThreadState *state)
 {
-    PyBuffer_Release(buffer);
+    if (state != NULL)
+        PyEval_RestoreThread(state);
+}
+
+static PyObject *result(edgegan_status status)
+{
     if (status == EDGEGAN_OK)
         Py_RETURN_NONE;
-    if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "an argument is out of range");
+    PyErr_SetString(status == EDGEGAN_ERROR_OVERFLOW ? PyExc_OverflowError : PyExc_ValueError,
+                    edgegan_message(status));
     return NULL;
 }
+
+/* The number of whole items in a buffer, or a number that fits no request. */
+static size_t items_of(const Py_buffer *buffer, size_t item_size)
+{
+    const size_t size = (size_t)buffer->len;
+    return size % item_size == 0 ? size / item_size : SIZE_MAX;
+}
+
+/* Noise */
 
 static PyObject *core_words(PyObject *module, PyObject *args)
 {
     unsigned long long seed, start, n, dim;
     unsigned int stream;
     Py_buffer out;
-    int status = EDGEGAN_ERROR_ARGUMENT;
     (void)module;
     if (!PyArg_ParseTuple(args, "KKKKIw*", &seed, &start, &n, &dim, &stream, &out))
         return NULL;
-    if (has_items(&out, n, dim, sizeof(uint32_t))) {
-        Py_BEGIN_ALLOW_THREADS
-        status = edgegan_words(seed, start, n, dim, stream, out.buf);
-        Py_END_ALLOW_THREADS
-    }
-    return finish(&out, status);
+    PyThreadState *state = begin(out.len / 4);
+    const edgegan_status status = edgegan_words(seed, start, n, dim, stream, out.buf, items_of(&out, 4));
+    end(state);
+    PyBuffer_Release(&out);
+    return result(status);
 }
 
 static PyObject *core_normal(PyObject *module, PyObject *args)
@@ -50,16 +62,15 @@ static PyObject *core_normal(PyObject *module, PyObject *args)
     unsigned int stream;
     float truncation;
     Py_buffer out;
-    int status = EDGEGAN_ERROR_ARGUMENT;
     (void)module;
     if (!PyArg_ParseTuple(args, "KKKKIfw*", &seed, &start, &n, &dim, &stream, &truncation, &out))
         return NULL;
-    if (has_items(&out, n, dim, sizeof(float))) {
-        Py_BEGIN_ALLOW_THREADS
-        status = edgegan_normal(seed, start, n, dim, stream, truncation, out.buf);
-        Py_END_ALLOW_THREADS
-    }
-    return finish(&out, status);
+    PyThreadState *state = begin(out.len / 4);
+    const edgegan_status status =
+        edgegan_normal(seed, start, n, dim, stream, truncation, out.buf, items_of(&out, 4));
+    end(state);
+    PyBuffer_Release(&out);
+    return result(status);
 }
 
 static PyObject *core_labels(PyObject *module, PyObject *args)
@@ -67,16 +78,14 @@ static PyObject *core_labels(PyObject *module, PyObject *args)
     unsigned long long seed, start, n;
     unsigned int classes;
     Py_buffer out;
-    int status = EDGEGAN_ERROR_ARGUMENT;
     (void)module;
     if (!PyArg_ParseTuple(args, "KKKIw*", &seed, &start, &n, &classes, &out))
         return NULL;
-    if (has_items(&out, n, 1, sizeof(int64_t))) {
-        Py_BEGIN_ALLOW_THREADS
-        status = edgegan_labels(seed, start, n, classes, out.buf);
-        Py_END_ALLOW_THREADS
-    }
-    return finish(&out, status);
+    PyThreadState *state = begin(out.len / 8);
+    const edgegan_status status = edgegan_labels(seed, start, n, classes, out.buf, items_of(&out, 8));
+    end(state);
+    PyBuffer_Release(&out);
+    return result(status);
 }
 
 static PyObject *core_derive_seed(PyObject *module, PyObject *args)
@@ -87,26 +96,26 @@ static PyObject *core_derive_seed(PyObject *module, PyObject *args)
     (void)module;
     if (!PyArg_ParseTuple(args, "KI", &seed, &purpose))
         return NULL;
-    if (edgegan_derive_seed(seed, purpose, &derived) != EDGEGAN_OK)
-        return PyErr_Format(PyExc_ValueError, "an argument is out of range");
-    return PyLong_FromUnsignedLongLong(derived);
+    const edgegan_status status = edgegan_derive_seed(seed, purpose, &derived);
+    return status == EDGEGAN_OK ? PyLong_FromUnsignedLongLong(derived) : result(status);
 }
 
 static PyObject *core_normal_from_words(PyObject *module, PyObject *args)
 {
     Py_buffer words, out;
-    int status = EDGEGAN_ERROR_ARGUMENT;
+    edgegan_status status = EDGEGAN_ERROR_BUFFER;
     (void)module;
     if (!PyArg_ParseTuple(args, "y*w*", &words, &out))
         return NULL;
-    if (has_items(&out, (unsigned long long)words.len / sizeof(uint32_t), 1, sizeof(float))) {
-        Py_BEGIN_ALLOW_THREADS
-        edgegan_normal_from_words(words.buf, (size_t)words.len / sizeof(uint32_t), out.buf);
-        Py_END_ALLOW_THREADS
+    if (words.len == out.len && items_of(&words, 4) != SIZE_MAX) {
+        PyThreadState *state = begin(out.len / 4);
+        edgegan_normal_from_words(words.buf, out.buf, items_of(&out, 4));
+        end(state);
         status = EDGEGAN_OK;
     }
     PyBuffer_Release(&words);
-    return finish(&out, status);
+    PyBuffer_Release(&out);
+    return result(status);
 }
 
 static PyObject *core_philox(PyObject *module, PyObject *args)
@@ -120,6 +129,213 @@ static PyObject *core_philox(PyObject *module, PyObject *args)
     return Py_BuildValue("(IIII)", out[0], out[1], out[2], out[3]);
 }
 
+typedef edgegan_status interpolation(const float *a, const float *b, size_t dim, const double *t, size_t count,
+                                     float *out, size_t items);
+
+static PyObject *interpolate(PyObject *args, interpolation *between)
+{
+    Py_buffer a, b, t, out;
+    edgegan_status status = EDGEGAN_ERROR_BUFFER;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*", &a, &b, &t, &out))
+        return NULL;
+    const size_t dim = items_of(&a, 4), count = items_of(&t, 8);
+    if (a.len == b.len && dim != SIZE_MAX && count != SIZE_MAX) {
+        PyThreadState *state = begin(out.len / 4);
+        status = between(a.buf, b.buf, dim, t.buf, count, out.buf, items_of(&out, 4));
+        end(state);
+    }
+    PyBuffer_Release(&a);
+    PyBuffer_Release(&b);
+    PyBuffer_Release(&t);
+    PyBuffer_Release(&out);
+    return result(status);
+}
+
+static PyObject *core_lerp(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return interpolate(args, edgegan_lerp);
+}
+
+static PyObject *core_slerp(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return interpolate(args, edgegan_slerp);
+}
+
+/* Pixels */
+
+static int is_little_endian(void)
+{
+    const uint16_t one = 1;
+    uint8_t first;
+    memcpy(&first, &one, 1);
+    return first == 1;
+}
+
+/* A buffer of `ndim` dimensions whose items are of the C type `code` in this processor's order of bytes. */
+static int get_buffer(PyObject *object, Py_buffer *view, int writable, int ndim, char code)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) < 0)
+        return 0;
+    const char *format = view->format == NULL ? "B" : view->format;
+    if (*format == '@' || *format == '=' || *format == (is_little_endian() ? '<' : '>'))
+        format++;
+    if (view->ndim == ndim && format[0] == code && format[1] == '\0')
+        return 1;
+    PyBuffer_Release(view);
+    PyErr_Format(PyExc_ValueError, "a buffer is not of %d dimensions of native %s", ndim,
+                 code == 'f' ? "float32" : "uint8");
+    return 0;
+}
+
+/* Two buffers of four dimensions, NCHW floats and NHWC bytes, one of them written; 0 with an exception set. */
+static int get_pair(PyObject *floats_object, PyObject *bytes_object, int floats_written, size_t zoom,
+                    Py_buffer *floats, Py_buffer *bytes, edgegan_shape *shape, edgegan_strides strides[2])
+{
+    if (!get_buffer(floats_object, floats, floats_written, 4, 'f'))
+        return 0;
+    if (!get_buffer(bytes_object, bytes, !floats_written, 4, 'B')) {
+        PyBuffer_Release(floats);
+        return 0;
+    }
+    const Py_ssize_t *f = floats->shape, *b = bytes->shape;
+    const edgegan_shape found = {(size_t)f[0], (size_t)f[1], (size_t)f[2], (size_t)f[3]};
+    const size_t high = (size_t)b[1], wide = (size_t)b[2];
+    *shape = found;
+    const edgegan_strides of_floats = {floats->strides[0], floats->strides[1], floats->strides[2],
+                                       floats->strides[3]};
+    const edgegan_strides of_bytes = {bytes->strides[0], bytes->strides[3], bytes->strides[1], bytes->strides[2]};
+    strides[0] = of_floats;
+    strides[1] = of_bytes;
+    /* Not h * zoom == high: a product of numbers from outside may wrap. */
+    if (zoom > 0 && b[0] == f[0] && b[3] == f[1] && high % zoom == 0 && high / zoom == found.h && wide % zoom == 0
+        && wide / zoom == found.w)
+        return 1;
+    PyBuffer_Release(floats);
+    PyBuffer_Release(bytes);
+    PyErr_SetString(PyExc_ValueError, "the buffers' shapes do not agree");
+    return 0;
+}
+
+static Py_ssize_t elements(const Py_buffer *view)
+{
+    return view->itemsize > 0 ? view->len / view->itemsize : view->len;
+}
+
+/* Called for each batch, for one small picture too: hence without a tuple of arguments to take apart. */
+static PyObject *core_to_uint8(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    Py_buffer floats, bytes;
+    edgegan_shape shape;
+    edgegan_strides strides[2];
+    (void)module;
+    if (count != 3)
+        return PyErr_Format(PyExc_TypeError, "to_uint8 takes 3 arguments, not %zd", count);
+    const Py_ssize_t zoom = PyLong_AsSsize_t(args[2]);
+    if (zoom == -1 && PyErr_Occurred())
+        return NULL;
+    if (!get_pair(args[0], args[1], 0, zoom < 0 ? 0 : (size_t)zoom, &floats, &bytes, &shape, strides))
+        return NULL;
+    PyThreadState *state = begin(elements(&bytes));
+    const edgegan_status status =
+        edgegan_to_uint8(shape, floats.buf, strides[0], bytes.buf, strides[1], (size_t)zoom);
+    end(state);
+    PyBuffer_Release(&floats);
+    PyBuffer_Release(&bytes);
+    return result(status);
+}
+
+static PyObject *core_to_float(PyObject *module, PyObject *args)
+{
+    PyObject *images, *pixels;
+    Py_buffer floats, bytes;
+    edgegan_shape shape;
+    edgegan_strides strides[2];
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO", &pixels, &images))
+        return NULL;
+    if (!get_pair(images, pixels, 1, 1, &floats, &bytes, &shape, strides))
+        return NULL;
+    PyThreadState *state = begin(elements(&bytes));
+    const edgegan_status status = edgegan_to_float(shape, bytes.buf, strides[1], floats.buf, strides[0]);
+    end(state);
+    PyBuffer_Release(&floats);
+    PyBuffer_Release(&bytes);
+    return result(status);
+}
+
+/* PNG */
+
+enum { MAX_TEXTS = 64 };
+
+/* (keyword, text, keyword, text, ...), each bytes of UTF-8. How many pairs, or -1 with an exception set. */
+static int get_texts(PyObject *tuple, edgegan_text texts[MAX_TEXTS])
+{
+    const Py_ssize_t size = PyTuple_Size(tuple);
+    if (size < 0)
+        return -1;
+    if (size % 2 != 0 || size / 2 > MAX_TEXTS) {
+        PyErr_Format(PyExc_ValueError, "texts are pairs, at most %d", MAX_TEXTS);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < size; i++) {
+        char *text; /* without a size asked for, a NUL within is an error */
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(tuple, i), &text, NULL) < 0)
+            return -1;
+        if (i % 2 == 0)
+            texts[i / 2].keyword = text;
+        else
+            texts[i / 2].text = text;
+    }
+    return (int)(size / 2);
+}
+
+static PyObject *core_png(PyObject *module, PyObject *args)
+{
+    PyObject *object, *tuple, *answer = NULL;
+    Py_buffer pixels;
+    edgegan_text texts[MAX_TEXTS];
+    size_t workspace_size, file_size, written = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO!", &object, &PyTuple_Type, &tuple))
+        return NULL;
+    const int text_count = get_texts(tuple, texts);
+    if (text_count < 0 || !get_buffer(object, &pixels, 0, 3, 'B'))
+        return NULL;
+    const size_t height = (size_t)pixels.shape[0], width = (size_t)pixels.shape[1];
+    const size_t channels = (size_t)pixels.shape[2];
+    edgegan_status status = EDGEGAN_ERROR_BUFFER;
+    if (pixels.strides[2] == 1 && pixels.strides[1] == pixels.shape[2])
+        status = edgegan_png_sizes(width, height, channels, texts, (size_t)text_count, &workspace_size, &file_size);
+    if (status == EDGEGAN_OK) {
+        void *workspace = PyMem_Malloc(workspace_size), *file = PyMem_Malloc(file_size);
+        if (workspace == NULL || file == NULL)
+            PyErr_NoMemory();
+        else {
+            PyThreadState *state = begin(pixels.len);
+            status = edgegan_png(pixels.buf, pixels.strides[0], width, height, channels, texts, (size_t)text_count,
+                                 workspace, workspace_size, file, file_size, &written);
+            end(state);
+            if (status == EDGEGAN_OK)
+                answer = PyBytes_FromStringAndSize(file, (Py_ssize_t)written);
+        }
+        PyMem_Free(workspace);
+        PyMem_Free(file);
+    }
+    PyBuffer_Release(&pixels);
+    return answer != NULL || PyErr_Occurred() ? answer : result(status);
+}
+
+/* The build */
+
+static PyObject *core_instruction_set(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    return PyUnicode_FromString(edgegan_instruction_set());
+}
+
 static PyMethodDef methods[] = {
     {"words", core_words, METH_VARARGS, "words(seed, start, n, dim, stream, out: uint32 [n, dim])"},
     {"normal", core_normal, METH_VARARGS,
@@ -129,11 +345,32 @@ static PyMethodDef methods[] = {
     {"normal_from_words", core_normal_from_words, METH_VARARGS,
      "normal_from_words(words: uint32 [n], out: float32 [n])"},
     {"philox", core_philox, METH_VARARGS, "philox((c0, c1, c2, c3), (k0, k1)) -> (w0, w1, w2, w3)"},
+    {"lerp", core_lerp, METH_VARARGS,
+     "lerp(a: float32 [dim], b: float32 [dim], t: float64 [k], out: float32 [k, dim])"},
+    {"slerp", core_slerp, METH_VARARGS,
+     "slerp(a: float32 [dim], b: float32 [dim], t: float64 [k], out: float32 [k, dim])"},
+    {"to_uint8", (PyCFunction)(void (*)(void))core_to_uint8, METH_FASTCALL,
+     "to_uint8(images: float32 [n, c, h, w], out: uint8 [n, h * zoom, w * zoom, c], zoom)"},
+    {"to_float", core_to_float, METH_VARARGS, "to_float(pixels: uint8 [n, h, w, c], out: float32 [n, c, h, w])"},
+    {"png", core_png, METH_VARARGS,
+     "png(pixels: uint8 [h, w, c], (keyword, text, ...): tuple of bytes) -> bytes, the file"},
+    {"instruction_set", core_instruction_set, METH_NOARGS, "instruction_set() -> str"},
     {NULL, NULL, 0, NULL},
 };
 
+static int core_exec(PyObject *module)
+{
+    (void)module;
+    if (edgegan_check() == EDGEGAN_OK)
+        return 0;
+    PyErr_SetString(PyExc_ImportError, edgegan_message(EDGEGAN_ERROR_ARITHMETIC));
+    return -1;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)core_exec}, {0, NULL}};
+
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_core", "The noise contract in C.", 0, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_core", "edgegan's noise, pixels and PNG files in C.", 0, methods, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

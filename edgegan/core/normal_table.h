@@ -1,5 +1,5 @@
 /* From benchmarks/noise_table.py, which explains it. Part of the noise contract: never edit. */
-static const float normal_table[512][4] = {
+_Alignas(64) const float edgegan_normal_table[512][4] = {
     {0x1.95a11ap+2f, -0x1.3ba054p-7f, 0x1.33a396p-12f, -0x1.732414p-17f},
     {0x1.9507eap+2f, -0x1.2979aap-7f, 0x1.10f0dep-12f, -0x1.37758p-17f},
     {0x1.94774ap+2f, -0x1.195488p-7f, 0x1.e7a0ccp-13f, -0x1.07efbcp-17f},
