@@ -89,7 +89,7 @@ def sample(
     edgegan sample shoes.onnx --labels boot,3       boots and class 3 in turn
     edgegan sample -n 50000 -o digits.npy           for numpy.load, at flat memory
     """
-    from edgegan.image import SUFFIXES, check_suffix, save_image
+    from edgegan.image import SUFFIXES, check_suffix, comfortable_zoom, save_image
 
     # Whatever can be found wrong before the work is found before the work.
     array = check_suffix(output, (*SUFFIXES, ".npy")) == ".npy"
@@ -97,11 +97,17 @@ def sample(
     generator = edgegan.load(model, threads=threads)
     if not array:
         _check_sheet(generator, n, output)
-    batches = _stream(generator, n, seed, start, _labels_of(generator, labels), truncation, batch)
+    chosen = _labels_of(generator, labels)
     if array:
+        batches = _stream(generator, n, seed, start, chosen, truncation, batch)
         _save_npy(output, batches, (n, *generator.spec.image_size, generator.spec.channels))
     else:
-        save_image(output, _sheet(generator, n, batches))
+        zoom = comfortable_zoom(generator.spec.image_size)
+        turn = _turn(chosen, start, n)
+        save_image(
+            output,
+            generator.grid(n, seed, start=start, labels=turn, truncation=truncation, batch=batch, zoom=zoom),
+        )
     h, w = generator.spec.image_size
     pictures = f"{n} picture{'s' if n > 1 else ''} of {w}x{h}"
     click.echo(f"{printable(str(output))}: {pictures} by {_name(model)}, seed {seed}")
@@ -117,19 +123,22 @@ def _stream(
     batch: int | None,
 ) -> "Iterator[U8]":
     """The pictures in batches; `labels` are taken in turn, none means drawn from the seed."""
-    if len(labels) < 2:
-        label = labels[0] if labels else None
-        yield from generator.stream(n, seed, start=start, labels=label, truncation=truncation, batch=batch)
-        return
     from edgegan.model import BATCH
 
     # Piece by piece, so that memory stays flat; whole batches, so that the pictures are those of one piece.
     piece = 64 * (batch or BATCH)
     for done in range(0, n, piece):
         first, count = start + done, min(piece, n - done)
-        # By the picture's own number, not its place in this call: --start must not change a picture.
-        turn = [labels[i % len(labels)] for i in range(first, first + count)]
+        turn = _turn(labels, first, count)
         yield from generator.stream(count, seed, start=first, labels=turn, truncation=truncation, batch=batch)
+
+
+def _turn(labels: list[int], start: int, n: int) -> list[int] | None:
+    """The labels of pictures start .. start + n - 1, in turn; None, drawn from the seed, if there are none.
+
+    By the picture's own number, not its place in this call: --start must not change a picture.
+    """
+    return [labels[i % len(labels)] for i in range(start, start + n)] if labels else None
 
 
 def _labels_of(generator: "Generator", labels: str | None) -> list[int]:
@@ -151,14 +160,6 @@ def _check_sheet(generator: "Generator", n: int, output: Path) -> None:
     if max(h * -(-n // columns), w * columns) > MAX_SHEET:
         instead = output.with_suffix(".npy")
         raise ArgumentError(f"a grid of {n} pictures is larger than {MAX_SHEET} pixels a side; use -o {instead}")
-
-
-def _sheet(generator: "Generator", n: int, batches: "Iterator[U8]") -> "U8":
-    import numpy as np
-
-    from edgegan.image import comfortable_zoom, grid
-
-    return grid(np.concatenate(list(batches)), zoom=comfortable_zoom(generator.spec.image_size))
 
 
 def _save_npy(path: Path, batches: "Iterator[U8]", shape: tuple[int, ...]) -> None:
@@ -210,13 +211,13 @@ def info(model: str | None) -> None:
 @cli.command(short_help="Say what this installation is.")
 @debug_option
 def doctor() -> None:
-    """Say what this installation is made of: versions, noise backend, processors."""
+    """Say what this installation is made of: versions, who draws the noise, processors."""
     import platform
 
     import numpy as np
     import PIL
 
-    from edgegan import model, noise
+    from edgegan import _backend, model
 
     try:
         import onnxruntime
@@ -224,13 +225,17 @@ def doctor() -> None:
         ort = onnxruntime.__version__
     except ModuleNotFoundError:
         ort = str(MissingExtraError.of("sampling", "onnxruntime", "cpu"))
+    if _backend.NAME == "c":
+        backend = f"C, {_backend.core.instruction_set()}"
+    else:
+        backend = "NumPy, with the same results as the C core but slower"
     for name, value in (
         ("edgegan", edgegan.__version__),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         ("numpy", np.__version__),
         ("pillow", PIL.__version__),
         ("onnxruntime", ort),
-        ("noise", noise.BACKEND),
+        ("core", backend),
         ("threads", str(model.default_threads())),
     ):
         click.echo(f"{name:<12} {value}")

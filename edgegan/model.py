@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgegan import noise
 from edgegan.errors import ArgumentError, ModelError
-from edgegan.image import to_uint8
+from edgegan.image import blank_sheet, to_uint8
 from edgegan.session import one_line, open_session, read_file, spec_of
 from edgegan.spec import ModelSpec
 
@@ -95,10 +95,43 @@ class Generator:
         n = _whole("n", n, 1, MAX_COUNT)
         images = np.empty((n, *self.spec.image_size, self.spec.channels), np.uint8)
         done = 0
-        for part in self.stream(n, seed, start=start, labels=labels, truncation=truncation, psi=psi, batch=batch):
-            images[done : done + len(part)] = part
-            done += len(part)
+        for floats in self._batches(n, seed, start, labels, truncation, psi, batch):
+            to_uint8(floats, images[done : done + len(floats)])
+            done += len(floats)
         return images
+
+    def grid(
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        start: int = 0,
+        labels: Label | Sequence[Label] | None = None,
+        truncation: float | None = None,
+        psi: float | None = None,
+        batch: int | None = None,
+        columns: int | None = None,
+        zoom: int = 1,
+        gap: int = 2,
+    ) -> U8:
+        """The pictures of `sample` on one sheet [H', W', C] uint8, row by row, each drawn straight into its place.
+
+        columns: default near-square. zoom: each pixel becomes zoom x zoom. gap: white pixels between and around the
+        pictures. Raises as `sample`, and SizeError above 2^31 - 1 elements.
+        """
+        n = _whole("n", n, 1, MAX_COUNT)
+        sheet, tiles = blank_sheet(n, self.spec.image_size, self.spec.channels, columns=columns, zoom=zoom, gap=gap)
+        columns = tiles.shape[1]
+        i = 0
+        for floats in self._batches(n, seed, start, labels, truncation, psi, batch):
+            done = 0
+            while done < len(floats):  # what a batch has for one row of the sheet
+                row, column = divmod(i, columns)
+                part = floats[done : done + columns - column]
+                to_uint8(part, tiles[row, column : column + len(part)], zoom=zoom)
+                done += len(part)
+                i += len(part)
+        return sheet
 
     def stream(
         self,
@@ -112,15 +145,28 @@ class Generator:
         batch: int | None = None,
     ) -> Iterator[U8]:
         """The pictures of `sample` in batches [<= batch, H, W, C], each drawn when asked for: flat memory."""
+        return map(to_uint8, self._batches(n, seed, start, labels, truncation, psi, batch))
+
+    def _batches(
+        self,
+        n: int,
+        seed: int,
+        start: int,
+        labels: Label | Sequence[Label] | None,
+        truncation: float | None,
+        psi: float | None,
+        batch: int | None,
+    ) -> Iterator[F32]:
+        """What the network draws for the pictures of `sample`, [<= batch, C, H, W] at a time, each when asked for."""
         n = _whole("n", n, 1, MAX_COUNT)
         start = _whole("start", start, 0, 2**64 - n)
         batch = BATCH if batch is None else _whole("batch", batch, 1, 2**20)
         chosen = self._labels(labels, n)
         self._check_psi(psi)
-        # All arguments are checked here, when stream() is called, and not at the first next().
+        # All arguments are checked here, when this is called, and not at the first next().
         first = self.latents(min(batch, n), seed, start=start, truncation=truncation)
 
-        def batches() -> Iterator[U8]:
+        def batches() -> Iterator[F32]:
             for i in range(0, n, batch):
                 m = min(batch, n - i)
                 z = self.latents(m, seed, start=start + i, truncation=truncation) if i else first
@@ -161,17 +207,11 @@ class Generator:
         batch = BATCH if batch is None else _whole("batch", batch, 1, 2**20)
         chosen = self._labels(labels, len(z))
         self._check_psi(psi)
-        parts = [
-            self._draw(
-                z[i : i + batch],
-                chosen[i : i + batch] if isinstance(chosen, np.ndarray) else chosen,
-                seed,
-                start + i,
-                psi,
-            )
-            for i in range(0, len(z), batch)
-        ]
-        return np.concatenate(parts)
+        images = np.empty((len(z), *self.spec.image_size, self.spec.channels), np.uint8)
+        for i in range(0, len(z), batch):
+            part = chosen[i : i + batch] if isinstance(chosen, np.ndarray) else chosen
+            to_uint8(self._draw(z[i : i + batch], part, seed, start + i, psi), images[i : i + batch])
+        return images
 
     def check_golden(self) -> int:
         """Draw the golden samples again: the largest difference of a pixel, 0..255, from those in the file.
@@ -186,14 +226,14 @@ class Generator:
         expected = np.frombuffer(golden.pixels, np.uint8).reshape(drawn.shape)
         return int(np.abs(drawn.astype(np.int16) - expected).max())
 
-    def _draw(self, z: F32, labels: I64 | int | None, seed: int, start: int, psi: float | None) -> U8:
-        """One run of the model: [m, latent_dim] -> [m, H, W, C] uint8."""
+    def _draw(self, z: F32, labels: I64 | int | None, seed: int, start: int, psi: float | None) -> F32:
+        """One run of the model: [m, latent_dim] -> [m, C, H, W] float32, about [-1, 1]."""
         feed = inputs_of(self.spec, seed, len(z), start, z=z)
         if labels is not None:
             feed["label"] = np.broadcast_to(np.asarray(labels, np.int64), (len(z),)).copy()
         if psi is not None:
             feed["psi"] = np.array([psi], np.float32)
-        return to_uint8(self.run(feed))
+        return self.run(feed)
 
     def run(self, feed: dict[str, NDArray[Any]]) -> F32:
         """The network's own output for inputs by name (`spec.inputs()`): [n, C, H, W] float32, about [-1, 1].

@@ -236,13 +236,14 @@ def test_text_of_a_model_cannot_steer_the_terminal(make_tiny: MakeTiny, capfd: p
 def test_doctor(capfd: pytest.CaptureFixture[str]) -> None:
     import onnxruntime
 
-    from edgegan import noise
+    from edgegan import _backend
 
     done = Exits(capfd, "doctor")
     assert done.status == 0
     for line in (f"onnxruntime  {onnxruntime.__version__}", f"numpy        {np.__version__}"):
         assert line + "\n" in done.out
-    assert f"noise        {noise.BACKEND}\n" in done.out
+    core = "C, " if _backend.NAME == "c" else "NumPy, "
+    assert f"core         {core}" in done.out
     assert f"threads      {len(os.sched_getaffinity(0))}\n" in done.out
 
 
