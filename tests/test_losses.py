@@ -173,7 +173,7 @@ def test_ema_forgets_the_start_quickly() -> None:
 def test_sliced_wasserstein_of_known_sets() -> None:
     rng = np.random.default_rng(0)
     a = rng.integers(0, 200, (200, 8, 8, 1)).astype(np.uint8)
-    assert sliced_wasserstein(a, a[::-1].copy()) == 0  # the order does not matter
+    assert sliced_wasserstein(a, a[::-1].copy()) < 1e-4  # the order does not matter, but to a sum's rounding
     # A shift of every pixel by c moves a projection by c * sum(direction), and E|sum| of a unit direction is
     # sqrt(2 / pi).
     shifted = sliced_wasserstein(a, a + np.uint8(51), projections=20_000)
