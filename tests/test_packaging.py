@@ -1,6 +1,8 @@
 """What is installed: every module, under the right names, with imports that run one way, and a light runtime."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,11 +16,12 @@ PACKAGES = {"edgegan": "edgegan", "trainer": "edgegan.trainer", "export": "edgeg
 
 
 def source_files() -> set[str]:
-    """The files that a wheel must hold, as paths inside it."""
+    """The files that a wheel must hold, as paths inside it: of the C core, the public header and the table."""
     found = set()
     for folder, package in PACKAGES.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix not in (".pyc", ".so", ".pyd", ".c"):
+            private = path.suffix == ".h" and path.name not in ("edgegan.h", "normal_table.h")
+            if path.is_file() and not private and path.suffix not in (".pyc", ".so", ".pyd", ".c"):
                 found.add(f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}")
     return found
 
@@ -68,7 +71,7 @@ def test_scripts_train_and_export_say_what_to_install_and_the_runtime_draws(buil
     assert call("python", "-c", modules).stdout.strip() == ""
     assert call("edgegan", "sample", "-n", "4", "-o", "four.png").returncode == 0
     assert (tmp_path / "four.png").stat().st_size > 500
-    assert "noise        c" in call("edgegan", "doctor").stdout
+    assert "core         C, " in call("edgegan", "doctor").stdout
     for script, args in (
         ("edgegan-train", ("dcgan", "--data", "digits", "--out", "run")),
         ("edgegan-export", ("run", "-o", "a.onnx")),
@@ -87,10 +90,37 @@ def test_trainer_and_export_are_not_top_level_names(tmp_path: Path) -> None:
     assert shown.stdout.strip() == "edgegan.trainer None None"
 
 
-def test_the_c_core_is_the_one_that_runs() -> None:
-    from edgegan import noise
+def copy_of_the_tree(folder: Path) -> Path:
+    """What a build reads, without an extension that is built already."""
+    ignore = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.egg-info")
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
 
-    assert noise.BACKEND == "c"
+
+def test_a_build_without_a_compiler_is_loud(tmp_path: Path) -> None:
+    tree = copy_of_the_tree(tmp_path)
+    env = {**os.environ, "CC": "/nonexistent/cc", "EDGEGAN_PUREPYTHON": ""}
+    command = [sys.executable, "-m", "build", "--wheel", tree]
+    failed = subprocess.run(command, env=env, cwd=tree, capture_output=True, text=True)
+    assert failed.returncode != 0
+    assert "/nonexistent/cc" in failed.stdout + failed.stderr
+    assert not list(tree.glob("dist/*"))
+
+
+def test_a_build_without_the_c_core_by_choice(tmp_path: Path) -> None:
+    tree = copy_of_the_tree(tmp_path)
+    env = {**os.environ, "CC": "/nonexistent/cc", "EDGEGAN_PUREPYTHON": "1"}
+    subprocess.run([sys.executable, "-m", "build", "--quiet", "--wheel", tree], env=env, cwd=tree, check=True)
+    (wheel,) = tree.glob("dist/*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "EDGEGAN_PUREPYTHON": ""}
+    command = [sys.executable, "-m", "edgegan", "doctor"]
+    shown = subprocess.run(command, env=env, cwd=tmp_path / "site", capture_output=True, text=True, check=True)
+    assert "core         NumPy, " in shown.stdout
 
 
 # The runtime, its entry points included, and --help of every script: neither torch nor onnx is loaded.
@@ -145,7 +175,21 @@ def test_imports_run_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
 
 
 # Inside the runtime, a module imports only those before it: from cli down to spec, noise, errors.
-ORDER = ["errors", "_files", "_cli", "spec", "_pure", "core", "noise", "image", "session", "model", "cli", "__main__"]
+ORDER = [
+    "errors",
+    "_files",
+    "_cli",
+    "spec",
+    "_pure",
+    "core",
+    "_backend",
+    "noise",
+    "image",
+    "session",
+    "model",
+    "cli",
+    "__main__",
+]
 
 
 def test_runtime_modules_import_only_downwards() -> None:
