@@ -1,5 +1,6 @@
 # make demo   train a GAN on handwritten digits, export it, draw with it (some five minutes on 2 cores)
-# make test   the test suite (minutes)   make test-slow   exhaustive tests (some minutes more)
+# make test   the test suite, with the C core and with NumPy in its place (minutes)
+# make test-slow   exhaustive tests, sanitizers, fuzzing, other processors (a quarter of an hour): docs/robustness.md
 # make lint   ruff and mypy              make clean       remove the environment and the demo
 PYTHON ?= python3
 DEMO_KIMG ?= 80
@@ -20,6 +21,7 @@ demo: .venv/.train
 
 test: .venv/.test
 	$(BIN)/pytest -m "not slow"
+	EDGEGAN_PUREPYTHON=1 $(BIN)/pytest -m "not slow"
 
 test-slow: .venv/.test
 	$(BIN)/pytest -m slow
