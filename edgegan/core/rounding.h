@@ -2,7 +2,7 @@
 #include <float.h>
 
 #if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0)
-#error "edgegan needs float arithmetic rounded after every operation: no -ffast-math, no x87"
+#error "edgegan needs float arithmetic rounded after every operation: no -ffast-math, no x87; on s390x -std=gnu11"
 #endif
 #if defined(_MSC_VER)
 #pragma fp_contract(off)
