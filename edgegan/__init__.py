@@ -13,6 +13,7 @@ from edgegan.errors import (
     ArgumentError,
     BackendError,
     DataError,
+    DeviceError,
     EdgeGANError,
     ExportError,
     MissingExtraError,
@@ -23,6 +24,7 @@ from edgegan.errors import (
 from edgegan.spec import Golden, ModelSpec
 
 if TYPE_CHECKING:
+    from edgegan.foreign import Foreign
     from edgegan.model import Generator, load
 
 __version__ = "0.1.0"
@@ -31,8 +33,10 @@ __all__ = [
     "ArgumentError",
     "BackendError",
     "DataError",
+    "DeviceError",
     "EdgeGANError",
     "ExportError",
+    "Foreign",
     "Generator",
     "Golden",
     "MissingExtraError",
@@ -45,8 +49,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Generator", "load"):
-        from edgegan import model
+    if name in ("Foreign", "Generator", "load"):
+        from edgegan import foreign, model
 
-        return getattr(model, name)
+        return getattr(foreign if name == "Foreign" else model, name)
     raise AttributeError(f"module 'edgegan' has no attribute {name!r}")

@@ -4,6 +4,7 @@
     ├── ArgumentError (also a ValueError)      an argument outside its range
     │   └── SizeError (also an OverflowError)  sizes whose product is more than one call can hold
     ├── ModelError                             a model file that cannot be used
+    ├── DeviceError                            a provider that is not there or does not load
     ├── DataError                              a training set, or a picture of it, that cannot be read
     ├── RunError                               a training run's folder that cannot be used
     ├── ExportError                            a run that cannot become a model file
@@ -28,6 +29,10 @@ class SizeError(ArgumentError, OverflowError):
 
 class ModelError(EdgeGANError):
     """A model file that is missing, is not a model, or breaks the model file's contract."""
+
+
+class DeviceError(EdgeGANError):
+    """An execution provider that was asked for and is not there, or does not load."""
 
 
 class DataError(EdgeGANError):

@@ -1,9 +1,10 @@
 """Pixels: from a network's floats to uint8, grids, and picture files."""
 
+import io
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,45 +192,64 @@ def _chunks(texts: Mapping[str, str]) -> tuple[bytes, ...]:
     return tuple(chunks)
 
 
-def save_image(path: str | os.PathLike[str], array: U8, *, texts: Mapping[str, str] | None = None) -> None:
-    """Write [H, W, C] uint8 (C = 1 grey, 3 RGB, 4 RGBA) as PNG, JPEG or WebP by suffix, whole or not at all.
+def encode_image(array: U8, suffix: str, *, texts: Mapping[str, str] | None = None) -> bytes:
+    """A file of [H, W, C] uint8 (C = 1 grey, 3 RGB, 4 RGBA): PNG, JPEG or WebP by `suffix`, one of SUFFIXES.
 
-    texts: see `encode_png`; only PNG keeps them. Raises ArgumentError for another suffix, a folder that does not
-    exist or an array of another kind, OSError if the disk refuses.
+    texts: see `encode_png`; only PNG keeps them. Raises ArgumentError for an array that the format cannot hold.
     """
-    suffix = check_suffix(path)
     if suffix == ".png":
         _check_picture(array)
-        check_output(path)
-        file = encode_png(array, texts)
-        with atomic_write(path) as out:
-            out.write(file)
-        return
+        return encode_png(array, texts)
     format, options = _FORMATS[suffix]
+    picture = _pillow(array)
     if format == "JPEG" and array.shape[-1] == 4:
-        raise ArgumentError(f"cannot write {path}: JPEG has no transparency; valid: .png, .webp")
+        raise ArgumentError("JPEG has no transparency; valid: .png, .webp")
     limit = {"JPEG": 65500, "WEBP": 16383}[format]
     if max(array.shape[:2]) > limit:
-        raise ArgumentError(f"cannot write {path}: {format} holds at most {limit} pixels a side; use .png")
-    picture = _pillow(array)
-    with atomic_write(path) as out:
-        picture.save(out, format=format, **options)
+        raise ArgumentError(f"{format} holds at most {limit} pixels a side; use .png")
+    file = io.BytesIO()
+    picture.save(file, format=format, **options)
+    return file.getvalue()
 
 
-def save_gif(path: str | os.PathLike[str], frames: Sequence[U8] | U8, duration_ms: int | Sequence[int] = 100) -> None:
-    """Write frames, each [H, W, C] uint8 of one size, as a GIF that loops for ever; whole or not at all.
+def save_image(path: str | os.PathLike[str], array: U8, *, texts: Mapping[str, str] | None = None) -> None:
+    """Write the file of `encode_image`, by the suffix of `path`, whole or not at all.
 
-    duration_ms: of every frame, or one for each; GIF counts in steps of 10 ms, and browsers slow down what is
-    below 20. Equal frames in a row are stored as one that lasts longer. Raises as `save_image`.
+    Raises ArgumentError for another suffix, a folder that does not exist or an array that the format cannot hold,
+    OSError if the disk refuses.
     """
-    check_suffix(path, (".gif",))
-    if len(frames) == 0:
-        raise ArgumentError("a GIF needs at least one frame")
-    durations = [duration_ms] * len(frames) if isinstance(duration_ms, int) else list(duration_ms)
-    if len(durations) != len(frames) or min(durations) < 10:
-        raise ArgumentError(f"duration_ms is {duration_ms}; valid: 10 or more, one or {len(frames)} of them")
-    if len({frame.shape for frame in frames}) > 1:
-        raise ArgumentError("the frames of a GIF must have one size")
-    first, *others = [_pillow(frame) for frame in frames]
+    suffix = check_suffix(path)
+    check_output(path)
+    file = encode_image(array, suffix, texts=texts)
+    with atomic_write(path) as out:
+        out.write(file)
+
+
+# Suffix -> Pillow's format and its options for animations. WebP is lossy here: frames are many.
+_ANIMATIONS: dict[str, tuple[str, dict[str, object]]] = {
+    ".gif": ("GIF", {}),
+    ".webp": ("WEBP", {"quality": 90, "method": 4}),
+    ".png": ("PNG", {}),
+}
+ANIMATION_SUFFIXES = tuple(_ANIMATIONS)
+
+
+def save_animation(path: str | os.PathLike[str], frames: Iterable[U8], duration_ms: int | Sequence[int] = 100) -> None:
+    """Write frames, each [H, W, C] uint8 of one size, as an endless GIF, WebP or animated PNG by suffix.
+
+    It appears whole or not at all. duration_ms: of every frame, or one for each; GIF counts in steps of 10 ms, and
+    browsers slow down what is below 20. Equal frames in a row are stored as one that lasts longer. Raises as
+    `save_image`.
+    """
+    format, options = _ANIMATIONS[check_suffix(path, ANIMATION_SUFFIXES)]
+    pictures = [_pillow(frame) for frame in frames]
+    if not pictures:
+        raise ArgumentError("an animation needs at least one frame")
+    count, (first, *others) = len(pictures), pictures
+    durations = [duration_ms] * count if isinstance(duration_ms, int) else list(duration_ms)
+    if len(durations) != count or min(durations) < 10:
+        raise ArgumentError(f"duration_ms is {duration_ms}; valid: 10 or more, one or {count} of them")
+    if any((other.size, other.mode) != (first.size, first.mode) for other in others):
+        raise ArgumentError("the frames of an animation must have one size")
     with atomic_write(path) as file:
-        first.save(file, format="GIF", save_all=True, append_images=others, duration=durations, loop=0)
+        first.save(file, format=format, save_all=True, append_images=others, duration=durations, loop=0, **options)

@@ -1,9 +1,10 @@
 """Load a model file and draw pictures: `load(path).sample(16, seed=7)`."""
 
+import hashlib
 import math
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegan import noise
+from edgegan.devices import AUTO, default_threads, onnxruntime
 from edgegan.errors import ArgumentError, ModelError
+from edgegan.foreign import Adapter, Foreign, adapt
 from edgegan.image import blank_sheet, to_uint8
 from edgegan.session import one_line, open_session, read_file, spec_of
 from edgegan.spec import ModelSpec
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).parent / "models" / "digits.onnx"
 BATCH = 16  # a fixed number, so that the pictures of a seed do not change with how many are asked for
 MAX_COUNT = 10**12
+ON_CUDA = ("cuda", "tensorrt")
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -29,12 +33,23 @@ I64 = NDArray[np.int64]
 Label = int | str  # NumPy's integers too
 
 
-def load(path: str | os.PathLike[str] | bytes | None = None, *, threads: int | None = None) -> "Generator":
+def load(
+    path: str | os.PathLike[str] | bytes | None = None,
+    provider: str = AUTO,
+    threads: int | None = None,
+    *,
+    foreign: Foreign | None = None,
+) -> "Generator":
     """Open a model: a file that edgegan-export wrote, its bytes, or (without `path`) the built-in digits.
 
-    The file is read once and whole; it may be replaced or deleted afterwards. threads: onnxruntime's, default
-    as many as this process may run on. Raises ModelError for anything that is not such a model,
-    MissingExtraError without onnxruntime, ArgumentError for threads below 1.
+    The file is read once and whole; it may be replaced or deleted afterwards. provider: "auto" takes a GPU if there is
+    one that works, else the CPU, and `Generator.provider` says which; or "cpu", "cuda", "tensorrt", "openvino",
+    "coreml", "directml" or "xnnpack", where the installed onnxruntime has it. threads: onnxruntime's on the CPU,
+    default as many as this process's affinity and container allow. foreign: what a generator's file does not say that
+    somebody else exported.
+
+    Raises ModelError for anything that is not such a model, DeviceError for a provider that is not there or does not
+    load, MissingExtraError without onnxruntime, ArgumentError for threads below 1.
     """
     threads = default_threads() if threads is None else _whole("threads", threads, 1, 1024)
     if isinstance(path, bytes):
@@ -42,15 +57,9 @@ def load(path: str | os.PathLike[str] | bytes | None = None, *, threads: int | N
     else:
         source = os.fspath(BUILT_IN if path is None else path)
         data = read_file(source)
-    session = open_session(data, source, threads)
-    return Generator(session, spec_of(session, source), source)
-
-
-def default_threads() -> int:
-    """How many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    session, provider = open_session(data, source, threads, provider)
+    adapter, spec = (None, spec_of(session, source)) if foreign is None else adapt(session, foreign, source)
+    return Generator(session, spec, source, provider, hashlib.sha256(data).hexdigest(), adapter)
 
 
 class Generator:
@@ -59,17 +68,43 @@ class Generator:
     Latents, noise and default labels are the same bits on every device and at every batch size. Pixels are
     the same on one device at one batch size; elsewhere the arithmetic of onnxruntime may round differently,
     and the golden samples' tolerance (`spec.golden.tolerance`) bounds by how much.
+
+    Any number of threads may use it at once. After a fork the child must load its own; it gets a ModelError that says
+    so. As a context manager it lets go of the model, and its memory, at the end of the block.
     """
 
-    def __init__(self, session: "InferenceSession", spec: ModelSpec, source: str) -> None:
+    def __init__(
+        self,
+        session: "InferenceSession",
+        spec: ModelSpec,
+        source: str,
+        provider: str,
+        digest: str,
+        adapter: Adapter | None = None,
+    ) -> None:
         """Not for direct use: see `load`."""
         self.spec = spec
         self.source = source  # the file's name, for messages
-        self._session = session
+        self.provider = provider  # what runs it: "cpu", "cuda", ...
+        self.digest = digest  # SHA-256 of the file, in hexadecimal
+        self._adapter = adapter
+        self._session: InferenceSession | None = session
+        self._pid = os.getpid()
+
+    def __enter__(self) -> "Generator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model; calls after this raise ModelError."""
+        self._session = None
 
     def __repr__(self) -> str:
         h, w = self.spec.image_size
-        return f"<edgegan.Generator {self.source!r}: {self.spec.recipe!r}, {h}x{w}x{self.spec.channels}>"
+        shape = f"{h}x{w}x{self.spec.channels}"
+        return f"<edgegan.Generator {self.source!r}: {self.spec.recipe!r}, {shape}, on {self.provider}>"
 
     def sample(
         self,
@@ -113,11 +148,13 @@ class Generator:
         columns: int | None = None,
         zoom: int = 1,
         gap: int = 2,
+        progress: Callable[[int], None] | None = None,
     ) -> U8:
         """The pictures of `sample` on one sheet [H', W', C] uint8, row by row, each drawn straight into its place.
 
         columns: default near-square. zoom: each pixel becomes zoom x zoom. gap: white pixels between and around the
-        pictures. Raises as `sample`, and SizeError above 2^31 - 1 elements.
+        pictures. progress: is told after each batch how many are done. Raises as `sample`, and SizeError above 2^31 - 1
+        elements.
         """
         n = _whole("n", n, 1, MAX_COUNT)
         sheet, tiles = blank_sheet(n, self.spec.image_size, self.spec.channels, columns=columns, zoom=zoom, gap=gap)
@@ -131,6 +168,8 @@ class Generator:
                 to_uint8(part, tiles[row, column : column + len(part)], zoom=zoom)
                 done += len(part)
                 i += len(part)
+            if progress is not None:
+                progress(i)
         return sheet
 
     def stream(
@@ -213,6 +252,50 @@ class Generator:
             to_uint8(self._draw(z[i : i + batch], part, seed, start + i, psi), images[i : i + batch])
         return images
 
+    def walk(
+        self,
+        seeds: Sequence[int],
+        frames: int,
+        loop: bool = True,
+        *,
+        label: Label | None = None,
+        truncation: float | None = None,
+        psi: float | None = None,
+        batch: int | None = None,
+    ) -> Iterator[U8]:
+        """A journey from picture 0 of each seed to that of the next, and back to the first if `loop`.
+
+        Yields pictures [H, W, C] uint8: `frames` for each leg, without the last of it, which begins the next one; so
+        len(seeds) * frames for a loop, else (len(seeds) - 1) * frames + 1. Between two seeds the latents move on the
+        arc (`noise.slerp`); layers' noise stays that of the first picture. label: one class, default the one that the
+        first seed draws. The other arguments are those of `sample`. Raises ArgumentError.
+        """
+        seeds = list(seeds)
+        if len(seeds) < 2:
+            raise ArgumentError(f"seeds are {seeds}; valid: two or more to walk between")
+        frames = _whole("frames", frames, 1, MAX_COUNT)
+        batch = BATCH if batch is None else _whole("batch", batch, 1, 2**20)
+        self._check_psi(psi)
+        stops = [self.latents(1, seed, truncation=truncation)[0] for seed in seeds]
+        if label is not None:
+            chosen = self._labels(label, 1)
+        else:
+            chosen = int(noise.labels(seeds[0], 1, len(self.spec.classes))[0]) if self.spec.classes else None
+
+        def latents() -> Iterator[F32]:
+            """At most `batch` at a time, each piece within one leg."""
+            for a, b in zip(stops, [*stops[1:], stops[0]] if loop else stops[1:], strict=False):
+                for i in range(0, frames, batch):
+                    yield noise.slerp(a, b, [k / frames for k in range(i, min(frames, i + batch))])
+            if not loop:
+                yield stops[-1][None]
+
+        def pictures() -> Iterator[U8]:
+            for z in latents():
+                yield from to_uint8(self._draw(z, chosen, seeds[0], 0, psi, still=True))
+
+        return pictures()
+
     def check_golden(self) -> int:
         """Draw the golden samples again: the largest difference of a pixel, 0..255, from those in the file.
 
@@ -226,9 +309,11 @@ class Generator:
         expected = np.frombuffer(golden.pixels, np.uint8).reshape(drawn.shape)
         return int(np.abs(drawn.astype(np.int16) - expected).max())
 
-    def _draw(self, z: F32, labels: I64 | int | None, seed: int, start: int, psi: float | None) -> F32:
+    def _draw(
+        self, z: F32, labels: I64 | int | None, seed: int, start: int, psi: float | None, *, still: bool = False
+    ) -> F32:
         """One run of the model: [m, latent_dim] -> [m, C, H, W] float32, about [-1, 1]."""
-        feed = inputs_of(self.spec, seed, len(z), start, z=z)
+        feed = inputs_of(self.spec, seed, len(z), start, z=z, still=still)
         if labels is not None:
             feed["label"] = np.broadcast_to(np.asarray(labels, np.int64), (len(z),)).copy()
         if psi is not None:
@@ -240,15 +325,27 @@ class Generator:
 
         For comparing networks; to draw pictures use `sample` or `decode`. Raises ModelError if onnxruntime fails.
         """
-        spec = self.spec
+        spec, session = self.spec, self._open_session()
         try:
-            (images,) = self._session.run(["image"], feed)
+            if self._adapter is not None:
+                images = self._adapter.run(session.run, feed)
+            elif self.provider in ON_CUDA:
+                images = _run_on_cuda(session, feed)
+            else:
+                (images,) = session.run(["image"], feed)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelError(f"{self.source}: onnxruntime failed to run it: {one_line(error)}") from error
         expected = (len(feed["z"]), spec.channels, *spec.image_size)
         if images.shape != expected:
             raise ModelError(f"{self.source}: its output has shape {list(images.shape)}, expected {list(expected)}")
         return images
+
+    def _open_session(self) -> "InferenceSession":
+        if self._session is None:
+            raise ModelError(f"{self.source}: the model was closed; load it again")
+        if os.getpid() != self._pid:
+            raise ModelError(f"{self.source}: loaded before this process was forked; load it again in the child")
+        return self._session
 
     def _labels(self, labels: Label | Sequence[Label] | None, n: int) -> I64 | int | None:
         """Class indices [n], one index for all, or None for those drawn from the seed."""
@@ -287,11 +384,25 @@ class Generator:
             raise ArgumentError(f"psi is {psi}; valid: a finite number, usually 0 to 1")
 
 
-def inputs_of(spec: ModelSpec, seed: int, n: int, start: int = 0, z: F32 | None = None) -> dict[str, NDArray[Any]]:
+def _run_on_cuda(session: "InferenceSession", feed: dict[str, NDArray[Any]]) -> F32:
+    """The same as session.run, with inputs and output bound to the device: one copy each way, and none between."""
+    ort = onnxruntime()
+    binding = session.io_binding()
+    for name, array in feed.items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+    binding.bind_output("image", "cuda", 0)
+    session.run_with_iobinding(binding)
+    images: F32 = binding.get_outputs()[0].numpy()
+    return images
+
+
+def inputs_of(
+    spec: ModelSpec, seed: int, n: int, start: int = 0, z: F32 | None = None, *, still: bool = False
+) -> dict[str, NDArray[Any]]:
     """What a generator with `spec` is fed for pictures start .. start + n - 1 of `seed`, by input name.
 
     The one place that says so: the runtime, the exporter's golden samples and previews in training all ask here. z:
-    other latents than the seed's.
+    other latents than the seed's. still: the noise of layers is that of picture `start` in all of them.
     """
     assert spec.latent_dim is not None
     if z is None:
@@ -302,8 +413,9 @@ def inputs_of(spec: ModelSpec, seed: int, n: int, start: int = 0, z: F32 | None 
     if spec.style:
         feed["psi"] = np.ones(1, np.float32)
     for k, shape in enumerate(spec.noise_inputs):
-        drawn = noise.normal(seed, n, math.prod(shape), start=start, stream=noise.STREAM_NOISE_INPUT + k)
-        feed[f"noise_{k}"] = drawn.reshape(n, *shape)
+        count = 1 if still else n
+        drawn = noise.normal(seed, count, math.prod(shape), start=start, stream=noise.STREAM_NOISE_INPUT + k)
+        feed[f"noise_{k}"] = np.broadcast_to(drawn.reshape(count, *shape), (n, *shape))
     return feed
 
 

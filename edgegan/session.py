@@ -4,19 +4,26 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from edgegan.errors import MissingExtraError, ModelError
+from edgegan.devices import AUTO, AUTO_ORDER, CPU, PROVIDERS, candidates, onnxruntime, remedy
+from edgegan.errors import DeviceError, ModelError, printable
+from edgegan.gate import check
 from edgegan.spec import METADATA_KEY, ModelSpec, Shape
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
+MAX_FOLDED_BYTES = 2**26  # of one constant that onnxruntime computes while it loads a model
+# TensorFloat-32 would round to 10 bits, and golden samples would no longer match.
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
+    "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"},
+}
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
 def one_line(error: Exception) -> str:
     """The text of another library's error, on one line of bounded length."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 
@@ -42,22 +49,40 @@ def read_file(path: str) -> bytes:
         raise ModelError(f"{path} cannot be read: {reason}") from error
 
 
-def open_session(data: bytes, source: str, threads: int) -> "InferenceSession":
-    """A session on the CPU from the bytes of the file called `source`.
+def open_session(data: bytes, source: str, threads: int, provider: str = CPU) -> tuple["InferenceSession", str]:
+    """A session from the bytes of the file called `source`, and the name of the provider that runs it.
 
-    Raises ModelError if they are no model, MissingExtraError without onnxruntime.
+    Raises ModelError if they are no model, DeviceError if the provider is not there or does not load,
+    MissingExtraError without onnxruntime.
     """
     # An ONNX file is a protobuf whose first field is ir_version, a number: byte 8. A picture or a text is
     # not.
     if data[:1] != b"\x08":
         what = "is empty" if not data else "is not an ONNX model"
         raise ModelError(f"{source} {what}; give an .onnx file that edgegan-export wrote")
-    try:
-        import onnxruntime as ort
-    except ModuleNotFoundError as error:
-        if error.name != "onnxruntime":
-            raise
-        raise MissingExtraError.of("sampling", "onnxruntime", "cpu") from None
+    check(data, source)
+    for name in candidates(provider):
+        try:
+            session = _session(data, threads, name)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            # A device may fail on a good model, a processor does not.
+            if name == CPU:
+                raise ModelError(
+                    f"{source} is not an ONNX model that onnxruntime can load: {one_line(error)}"
+                ) from error
+            reason = one_line(error)
+        else:
+            # onnxruntime falls back to the CPU without a word when a provider's libraries do not load.
+            if session.get_providers()[:1] == [PROVIDERS[name]]:
+                return session, name
+            reason = "onnxruntime could not load its libraries"
+        if provider != AUTO:
+            raise DeviceError(f"the provider '{name}' does not run {source}: {reason}; {remedy(name)}")
+    raise DeviceError(f"the installed onnxruntime has none of {', '.join(AUTO_ORDER)}; reinstall it")
+
+
+def _session(data: bytes, threads: int, provider: str) -> "InferenceSession":
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -67,10 +92,14 @@ def open_session(data: bytes, source: str, threads: int) -> "InferenceSession":
     # below this path.
     nowhere = os.path.join(os.devnull, "nowhere")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
-    try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ModelError(f"{source} is not an ONNX model that onnxruntime can load: {one_line(error)}") from error
+    # A second wall behind the gate, should it let through what it should not.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.function_expansion_node_limit", "65536")
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(MAX_FOLDED_BYTES))
+    chosen: list[Any] = [(PROVIDERS[provider], PROVIDER_OPTIONS.get(provider, {}))]
+    if provider != CPU:
+        chosen.append(PROVIDERS[CPU])  # for operators that the device lacks
+    return ort.InferenceSession(data, options, providers=chosen)
 
 
 def spec_of(session: "InferenceSession", source: str) -> ModelSpec:
@@ -80,7 +109,10 @@ def spec_of(session: "InferenceSession", source: str) -> ModelSpec:
     except UnicodeDecodeError:
         raise ModelError(f"{source}: its metadata is not valid UTF-8") from None
     if text is None:
-        raise ModelError(f"{source}: it has no edgegan metadata, so edgegan-export did not write it")
+        raise ModelError(
+            f"{source}: it has no edgegan metadata, so edgegan-export did not write it; a generator of another origin "
+            "works once you say what it draws: --range LOW,HIGH, or load(..., foreign=edgegan.Foreign(...))"
+        )
     spec = ModelSpec.from_json(text, source)
     if spec.task != "generate":
         raise ModelError(f"{source}: its task is '{spec.task}'; this edgegan runs models that generate")

@@ -17,7 +17,7 @@ def check_parity(data: bytes, module: nn.Module) -> float:
 
     Raises ExportError if it is over 1e-4 at any batch size, or if the golden samples are not met.
     """
-    generator = load(data)
+    generator = load(data, provider="cpu")
     worst = max(_difference(generator, module, n) for n in BATCHES)
     golden = generator.check_golden()
     assert generator.spec.golden is not None

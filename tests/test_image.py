@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgegan import ArgumentError, SizeError
 from edgegan._files import atomic_write, check_output
-from edgegan.image import blank_sheet, columns_of, grid, save_gif, save_image
+from edgegan.image import blank_sheet, columns_of, grid, save_animation, save_image
 
 RANDOM = np.random.default_rng(0)
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_saved(tmp_path: Path, name: str, array: np.ndarray, mess
 def test_gif_frames_and_times(tmp_path: Path) -> None:
     levels = (0, 90, 255)
     frames = [np.full((4, 5, 1), level, np.uint8) for level in levels]
-    save_gif(tmp_path / "x.gif", frames, [100, 50, 700])
+    save_animation(tmp_path / "x.gif", frames, [100, 50, 700])
     with Image.open(tmp_path / "x.gif") as gif:
         assert gif.n_frames == 3  # type: ignore[attr-defined]
         assert gif.info["loop"] == 0
@@ -130,10 +130,24 @@ def test_gif_frames_and_times(tmp_path: Path) -> None:
             assert np.asarray(gif.convert("L")).tolist() == [[level] * 5] * 4
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_animations_of_each_format(tmp_path: Path, suffix: str) -> None:
+    frames = [np.full((8, 9, 3), (level, 255 - level, 0), np.uint8) for level in (0, 90, 255)]
+    save_animation(tmp_path / f"x{suffix}", iter(frames), 50)
+    with Image.open(tmp_path / f"x{suffix}") as animation:
+        assert animation.n_frames == 3  # type: ignore[attr-defined]
+        assert animation.info["loop"] == 0
+        for i, frame in enumerate(frames):
+            animation.seek(i)
+            animation.load()
+            assert animation.info["duration"] == 50
+            assert np.abs(np.asarray(animation.convert("RGB")).astype(int) - frame).max() < 12
+
+
 def test_gif_in_colour(tmp_path: Path) -> None:
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     frames[0, ..., 0] = frames[1, ..., 2] = 255
-    save_gif(tmp_path / "x.gif", frames)
+    save_animation(tmp_path / "x.gif", frames)
     with Image.open(tmp_path / "x.gif") as gif:
         gif.seek(1)
         assert np.asarray(gif.convert("RGB"))[0, 0].tolist() == [0, 0, 255]
@@ -150,9 +164,9 @@ def test_gif_in_colour(tmp_path: Path) -> None:
 )
 def test_gif_refuses(tmp_path: Path, frames: list[np.ndarray], duration: int, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        save_gif(tmp_path / "x.gif", frames, duration)
-    with pytest.raises(ArgumentError, match=r"valid: \.gif"):
-        save_gif(tmp_path / "x.png", [np.zeros((2, 2, 1), np.uint8)])
+        save_animation(tmp_path / "x.gif", frames, duration)
+    with pytest.raises(ArgumentError, match=r"valid: \.gif, \.webp, \.png"):
+        save_animation(tmp_path / "x.mp4", [np.zeros((2, 2, 1), np.uint8)])
     assert not list(tmp_path.iterdir())
 
 

@@ -25,7 +25,7 @@ def make_progress_gif(run: Run) -> None:
             frames.append(np.atleast_3d(np.asarray(grid)))
     if not frames:  # somebody took the samples away
         return
-    image.save_gif(run.folder / "progress.gif", frames, [FRAME_MS] * (len(frames) - 1) + [LAST_MS])
+    image.save_animation(run.folder / "progress.gif", frames, [FRAME_MS] * (len(frames) - 1) + [LAST_MS])
 
 
 def draw_curves(run: Run) -> None:
