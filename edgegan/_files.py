@@ -1,6 +1,7 @@
 """Output files that appear whole or not at all."""
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgegan.errors import ArgumentError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes at one file are not noticed there
+    fcntl = None  # type: ignore[assignment]
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -31,8 +37,18 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 def sweep_temporaries(folder: str | os.PathLike[str]) -> None:
     """Remove what processes killed in the middle of `atomic_write` left in `folder`; only if nobody writes there."""
-    for path in Path(folder).glob(".edgegan-*.tmp"):
-        path.unlink(missing_ok=True)
+    with os.scandir(folder) as entries:  # not glob, which holds the names of a million files at once
+        found = [entry.path for entry in entries if entry.name.startswith(".edgegan-") and entry.name.endswith(".tmp")]
+    for path in found:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write all of `data` to an open file, or raise OSError."""
+    done = os.write(handle, data)
+    while done < len(data):  # a nearly full disk takes a part, and says why at the next call
+        done += os.write(handle, data[done:])
 
 
 @contextmanager
@@ -72,3 +88,79 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = False) -> Iter
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def resumable_write(path: str | os.PathLike[str], key: str, least: int | None) -> Iterator[BinaryIO]:
+    """As `atomic_write`, but a killed process's part is what the next one with the same `key` is given.
+
+    key: all that decides the content. It makes the hidden name of the part beside `path`. least: if the block raises,
+    a part of at least so many bytes stays; None, none does. The file may be read, to see what is there. Raises
+    ArgumentError as `check_output` and while another process writes the same, and OSError if the disk refuses.
+    """
+    check_output(path)
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    digest = hashlib.sha256(os.fsencode(name) + b"\0" + key.encode()).hexdigest()[:32]
+    partial = os.path.join(folder, f".edgegan-{digest}.part")
+    file = _open_locked(partial, os.fsdecode(path))
+    try:
+        try:
+            yield file
+            file.flush()
+            with suppress(FileNotFoundError):
+                os.chmod(partial, stat.S_IMODE(os.stat(target).st_mode))
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            os.replace(partial, target)  # while it is locked: see _open_locked
+        except BaseException as error:
+            with suppress(OSError):
+                if least is None or os.stat(partial).st_size < least:
+                    os.unlink(partial)
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                error.filename = os.fsdecode(path)
+            raise
+    finally:
+        with suppress(OSError):  # what it could not write before
+            file.close()
+
+
+def _open_locked(path: str, shown: str) -> BinaryIO:
+    """The file at `path`, made if need be, that no other process has: the system lets go however a process ends."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    while True:
+        file: BinaryIO = os.fdopen(os.open(path, flags, 0o666), "r+b")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held the lock until now may have renamed or removed it: then what we hold is no longer at `path`.
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except BlockingIOError:
+            file.close()
+            raise ArgumentError(
+                f"cannot write {shown}: another process is drawing the same into it; wait for it or name another"
+            ) from None
+        except FileNotFoundError:
+            pass
+        except OSError:  # a file system without locks
+            return file
+        file.close()
+
+
+@contextmanager
+def shared_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """While the block runs, others know that somebody writes here; if nobody did, what killed ones left is swept."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # somebody else is at work here, or it is a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep_temporaries(folder)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)

@@ -5,17 +5,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from edgegan import _backend, _pure
+from edgegan._cli import run
+from edgegan.cli import cli
 from edgegan.trainer.data import Dataset
 from edgegan.trainer.run import Run
 from edgegan.trainer.settings import DataSettings, Settings
 
 BIN = Path(sys.executable).parent
+TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TINY = {"kimg": 0.064, "batch": 16}  # hyper-parameters of a run of four iterations
 RNG = np.random.default_rng(0)
 BACKENDS = [_pure] if _backend.NAME == "python" else [_backend.core, _pure]
@@ -78,3 +82,27 @@ def equal(a: object, b: object) -> bool:
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(map(equal, a, b))
     return a == b
+
+
+class Exits:
+    """What a run printed and its exit status."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], *args: str, command: click.Command = cli) -> None:
+        with pytest.raises(SystemExit) as caught:
+            run(command, "edgegan", args)
+        self.status = caught.value.code
+        self.out, self.err = capfd.readouterr()
+
+    def fails(self, status: int, *parts: str) -> None:
+        """It exited with `status` and exactly one line, which holds each of `parts`."""
+        assert self.status == status, self.err
+        assert self.out == ""
+        assert self.err.count("\n") == 1
+        assert self.err.endswith("\n")
+        for part in parts:
+            assert part in self.err
+
+
+def process(*args: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "edgegan", *args], capture_output=True, text=True, **how)

@@ -25,9 +25,9 @@ def outside_make() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = README) -> list[str]:
     """The fenced blocks whose info string is exactly `language`."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.M | re.S)
 
 
 def test_commands_and_code(tmp_path: Path) -> None:
@@ -53,6 +53,15 @@ def test_commands_and_code(tmp_path: Path) -> None:
     (code,) = blocks("python")
     code += "\nassert images.shape == (16, 64, 64, 3) and images.dtype == 'uint8'"
     subprocess.run([BIN / "python", "-c", code], cwd=tmp_path, env=env, check=True)
+
+
+def test_code_of_the_pages_on_the_runtime_and_the_core(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "edgegan" / "models" / "digits.onnx", tmp_path / "photos.onnx")
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("runtime.md", "core.md")]
+    setup = "import numpy as np\nimages = np.zeros((16, 3, 64, 64), np.float32)\n"
+    for code in [code for page in pages for code in blocks("python", page)]:
+        subprocess.run([BIN / "python", "-W", "error", "-c", setup + code], cwd=tmp_path, check=True)
+    assert (tmp_path / "sheet.png").stat().st_size > 100
 
 
 def test_make_demo(tmp_path: Path) -> None:
