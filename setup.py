@@ -17,6 +17,8 @@ core = Extension(
     py_limited_api=True,
 )
 pure = os.environ.get("EDGEGAN_PUREPYTHON") == "1"  # an explicit choice; a missing compiler fails the build
+if not pure and not core.sources:
+    sys.exit("edgegan: the sources of the C core are missing; set EDGEGAN_PUREPYTHON=1 to build without it")
 setup(
     packages=[f if f.startswith("edgegan") else f"edgegan.{f}" for f in folders],
     package_dir={"edgegan.trainer": "trainer", "edgegan.export": "export"},

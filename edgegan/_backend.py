@@ -1,7 +1,8 @@
 """Who does the sampling work: the C core, or NumPy with the same answers.
 
-`core` is edgegan.core._core or edgegan._pure, which have the same functions; NAME is "c" or "python". Callers ask
-for `_backend.core` at each call, so that a test can put the other one in its place.
+`core` is edgegan.core._core or edgegan._pure, which have the same functions (but for instruction_set, which only C
+has); NAME is "c" or "python". Callers ask for `_backend.core` at each call, so that a test can put the other one in
+its place.
 """
 
 import importlib

@@ -24,7 +24,7 @@ class ArgumentError(EdgeGANError, ValueError):
 
 
 class SizeError(ArgumentError, OverflowError):
-    """Sizes that multiply to more than one call, or the memory, can hold; raised before any memory is touched."""
+    """Sizes that multiply to more than one call, or an address, can hold; raised before any memory is touched."""
 
 
 class ModelError(EdgeGANError):

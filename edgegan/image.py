@@ -45,8 +45,8 @@ def to_uint8(images: NDArray[np.floating], out: U8 | None = None, *, zoom: int =
     ArgumentError, and SizeError above 2^31 - 1 elements.
     """
     # Few steps for what is nearly always the case: for a small picture they take as long as its pixels do.
-    if images.ndim != 4 or images.dtype != _FLOAT32:
-        images = _as_float32(images)
+    if images.ndim != 4 or images.dtype.kind != "f":
+        raise ArgumentError(f"images are {images.dtype} {list(images.shape)}; valid: float32 [N, C, H, W]")
     n, c, h, w = images.shape
     if zoom == 1:
         shape = (n, h, w, c)
@@ -56,19 +56,15 @@ def to_uint8(images: NDArray[np.floating], out: U8 | None = None, *, zoom: int =
         raise ArgumentError(f"zoom is {zoom}; valid: 1 to 65535")
     if images.size * zoom * zoom > MAX_ELEMENTS:
         raise _too_large(shape)
+    if images.dtype != _FLOAT32:
+        with np.errstate(over="ignore"):
+            images = images.astype(np.float32)
     if out is None:
         out = np.empty(shape, np.uint8)
     elif out.shape != shape or out.dtype != np.uint8 or not out.flags.writeable:
         raise ArgumentError(f"out is {out.dtype} {list(out.shape)}; valid: writeable uint8 {list(shape)}")
     _backend.core.to_uint8(images, out, zoom)
     return out
-
-
-def _as_float32(images: NDArray[np.floating]) -> F32:
-    if images.ndim != 4 or images.dtype.kind != "f":
-        raise ArgumentError(f"images are {images.dtype} {list(images.shape)}; valid: float32 [N, C, H, W]")
-    with np.errstate(over="ignore"):
-        return images.astype(np.float32)
 
 
 def to_float(pixels: U8) -> F32:

@@ -64,7 +64,9 @@ def normal(
 
 def labels(seed: int, n: int, classes: int, *, start: int = 0) -> NDArray[np.int64]:
     """Labels: int64 [n], uniform over 0 .. classes - 1, from a stream of their own. classes: 1 .. 2^31."""
-    seed, start, n, _, _ = _check(seed, start, n, 2, STREAM_LABEL)  # an int64 is as large as two words
+    seed = _integer("seed", seed, 0, (1 << 64) - 1)
+    start = _integer("start", start, 0, (1 << 64) - 1)
+    n = _integer("n", n, 0, min((1 << 64) - start, sys.maxsize // 8))
     classes = _integer("classes", classes, 1, 1 << 31)
     out = np.empty(n, np.int64)
     _backend.core.labels(seed, start, n, classes, out)
@@ -106,13 +108,17 @@ def slerp(a: NDArray[np.float32], b: NDArray[np.float32], t: float | Sequence[fl
 def _interpolate(
     between: Callable[..., None], a: NDArray[np.float32], b: NDArray[np.float32], t: float | Sequence[float]
 ) -> NDArray[np.float32]:
-    ends = [np.ascontiguousarray(end, np.float32) for end in (a, b)]
+    with np.errstate(over="ignore"):
+        ends = [np.ascontiguousarray(end, np.float32) for end in (a, b)]
     if ends[0].ndim != 1 or ends[0].shape != ends[1].shape or not ends[0].size:
         shapes = " and ".join(str(list(end.shape)) for end in ends)
         raise ArgumentError(f"the latents have shapes {shapes}; valid: two of [dim]")
     if not np.isfinite(ends).all():
         raise ArgumentError("a latent holds infinities or NaN; valid: finite numbers")
-    places = np.array(t, np.float64)
+    try:
+        places = np.array(t, np.float64)
+    except (TypeError, ValueError):
+        places = np.array(np.nan)
     if places.ndim > 1 or not np.all((places >= 0) & (places <= 1)):
         raise ArgumentError(f"t is {t!r}; valid: numbers from 0 to 1")
     flat = np.atleast_1d(places)

@@ -271,6 +271,14 @@ def test_other_processors(
 
 
 @pytest.mark.slow
+def test_a_processor_with_arithmetic_on_16_bits(native: Report, tmp_path: Path) -> None:
+    """gcc then says FLT_EVAL_METHOD is 16, which changes nothing for float."""
+    need("aarch64-linux-gnu-gcc", "qemu-aarch64")
+    program = build(tmp_path, "aarch64-linux-gnu-gcc", ["-O3", "-march=armv8.2-a+fp16", "-static"])
+    assert core_test("qemu-aarch64", "-cpu", "max", program).digest == native.digest
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not X86, reason="runs a program for x86-64")
 @pytest.mark.parametrize(
     ("processor", "sets"), [("Nehalem", ["sse2", "scalar"]), ("Haswell", ["avx2", "sse2", "scalar"])]

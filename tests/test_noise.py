@@ -424,12 +424,15 @@ def test_interpolation_in_c_is_numpy_to_the_bit(seed, dim, closeness, t):
         ([1, 2], [2, 1], 1.5, "t is 1.5; valid: numbers from 0 to 1"),
         ([1, 2], [2, 1], [0.5, math.nan], "t is"),
         ([1, 2], [2, 1], [[0.5]], "t is"),
+        ([1, 2], [2, 1], "x", "t is 'x'"),
+        ([1, 2], [2, 1], [0.5, [1]], "t is"),
+        ([1e300, 2], [2, 1], 0.5, "infinities or NaN"),
     ],
 )
 def test_what_cannot_be_interpolated(a, b, t, message):
     for between in (noise.lerp, noise.slerp):
         with pytest.raises(ArgumentError, match=message):
-            between(np.array(a, np.float32), np.array(b, np.float32), t)
+            between(np.array(a), np.array(b), t)
 
 
 # Errors

@@ -52,6 +52,28 @@ def test_sdist_holds_every_file_of_the_tree_and_the_core(built: Path) -> None:
             if path.is_file() and path.suffix not in (".pyc", ".so", ".pyd"):
                 assert path.relative_to(ROOT).as_posix() in names
     assert {"pyproject.toml", "setup.py", "LICENSE", "README.md"} <= names
+    assert {"tests/support.py", "tests/c/core_test.c", "tests/vectors/noise.txt", "docs/core.md"} <= names
+
+
+def test_an_sdist_made_without_the_c_core_still_has_its_sources(tmp_path: Path) -> None:
+    tree = copy_of_the_tree(tmp_path)
+    env = {**os.environ, "EDGEGAN_PUREPYTHON": "1"}
+    subprocess.run([sys.executable, "-m", "build", "--quiet", "--sdist", tree], env=env, cwd=tree, check=True)
+    (sdist,) = tree.glob("dist/*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"edgegan/core/noise.c", "edgegan/core/kernels.h", "edgegan/core/_core.c"} <= names
+
+
+def test_a_build_without_the_sources_of_the_c_core_is_loud(tmp_path: Path) -> None:
+    tree = copy_of_the_tree(tmp_path)
+    for path in (tree / "edgegan" / "core").glob("*.c"):
+        path.unlink()
+    command = [sys.executable, "setup.py", "build"]
+    env = {**os.environ, "EDGEGAN_PUREPYTHON": ""}
+    failed = subprocess.run(command, env=env, cwd=tree, capture_output=True, text=True)
+    assert failed.returncode != 0
+    assert "sources of the C core are missing" in failed.stderr
 
 
 def test_scripts_train_and_export_say_what_to_install_and_the_runtime_draws(built: Path, tmp_path: Path) -> None:
@@ -95,7 +117,7 @@ def copy_of_the_tree(folder: Path) -> Path:
     ignore = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "*.egg-info")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 

@@ -1,5 +1,5 @@
 /* edgegan.core._core: the C core for Python. Private: edgegan/noise.py and edgegan/image.py check the arguments,
- * make the arrays and call this; edgegan/_pure.py has the same functions but for `png`. A thin layer: it takes buffers
+ * make the arrays and call this; edgegan/_pure.py has the same functions, in NumPy. A thin layer: it takes buffers
  * apart, lets other threads run during long work, and turns a status into an exception. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -267,54 +267,63 @@ static PyObject *core_to_float(PyObject *module, PyObject *args)
 
 /* PNG */
 
-enum { MAX_TEXTS = 64 };
-
-/* (keyword, text, keyword, text, ...), each bytes of UTF-8. How many pairs, or -1 with an exception set. */
-static int get_texts(PyObject *tuple, edgegan_text texts[MAX_TEXTS])
+/* (keyword, text, keyword, text, ...), each bytes of UTF-8, as an array of pairs to be freed; NULL with an exception. */
+static edgegan_text *get_texts(PyObject *tuple, size_t *count)
 {
     const Py_ssize_t size = PyTuple_Size(tuple);
     if (size < 0)
-        return -1;
-    if (size % 2 != 0 || size / 2 > MAX_TEXTS) {
-        PyErr_Format(PyExc_ValueError, "texts are pairs, at most %d", MAX_TEXTS);
-        return -1;
+        return NULL;
+    if (size % 2 != 0) {
+        PyErr_SetString(PyExc_ValueError, "texts are pairs of keyword and text");
+        return NULL;
+    }
+    *count = (size_t)size / 2;
+    edgegan_text *texts = PyMem_Malloc((*count + 1) * sizeof *texts);
+    if (texts == NULL) {
+        PyErr_NoMemory();
+        return NULL;
     }
     for (Py_ssize_t i = 0; i < size; i++) {
         char *text; /* without a size asked for, a NUL within is an error */
-        if (PyBytes_AsStringAndSize(PyTuple_GetItem(tuple, i), &text, NULL) < 0)
-            return -1;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(tuple, i), &text, NULL) < 0) {
+            PyMem_Free(texts);
+            return NULL;
+        }
         if (i % 2 == 0)
             texts[i / 2].keyword = text;
         else
             texts[i / 2].text = text;
     }
-    return (int)(size / 2);
+    return texts;
 }
 
 static PyObject *core_png(PyObject *module, PyObject *args)
 {
     PyObject *object, *tuple, *answer = NULL;
     Py_buffer pixels;
-    edgegan_text texts[MAX_TEXTS];
-    size_t workspace_size, file_size, written = 0;
+    size_t text_count, workspace_size, file_size, written = 0;
     (void)module;
     if (!PyArg_ParseTuple(args, "OO!", &object, &PyTuple_Type, &tuple))
         return NULL;
-    const int text_count = get_texts(tuple, texts);
-    if (text_count < 0 || !get_buffer(object, &pixels, 0, 3, 'B'))
+    edgegan_text *texts = get_texts(tuple, &text_count);
+    if (texts == NULL)
         return NULL;
+    if (!get_buffer(object, &pixels, 0, 3, 'B')) {
+        PyMem_Free(texts);
+        return NULL;
+    }
     const size_t height = (size_t)pixels.shape[0], width = (size_t)pixels.shape[1];
     const size_t channels = (size_t)pixels.shape[2];
     edgegan_status status = EDGEGAN_ERROR_BUFFER;
     if (pixels.strides[2] == 1 && pixels.strides[1] == pixels.shape[2])
-        status = edgegan_png_sizes(width, height, channels, texts, (size_t)text_count, &workspace_size, &file_size);
+        status = edgegan_png_sizes(width, height, channels, texts, text_count, &workspace_size, &file_size);
     if (status == EDGEGAN_OK) {
         void *workspace = PyMem_Malloc(workspace_size), *file = PyMem_Malloc(file_size);
         if (workspace == NULL || file == NULL)
             PyErr_NoMemory();
         else {
             PyThreadState *state = begin(pixels.len);
-            status = edgegan_png(pixels.buf, pixels.strides[0], width, height, channels, texts, (size_t)text_count,
+            status = edgegan_png(pixels.buf, pixels.strides[0], width, height, channels, texts, text_count,
                                  workspace, workspace_size, file, file_size, &written);
             end(state);
             if (status == EDGEGAN_OK)
@@ -324,6 +333,7 @@ static PyObject *core_png(PyObject *module, PyObject *args)
         PyMem_Free(file);
     }
     PyBuffer_Release(&pixels);
+    PyMem_Free(texts);
     return answer != NULL || PyErr_Occurred() ? answer : result(status);
 }
 

@@ -91,7 +91,7 @@ edgegan_status edgegan_derive_seed(uint64_t seed, uint32_t purpose, uint64_t *ou
 /* Between latents a and b, each [dim]: row i of out [count, dim] lies at t[i], 0 <= t[i] <= 1, on the straight
  * line (lerp) or on the arc (slerp: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985;
  * White, "Sampling generative networks", 2016), which keeps the length that normals have and generators
- * expect. t = 0 is a and t = 1 is b, to the bit. Where the arc is not defined (a zero vector, or directions
+ * expect. t = 0 is a and t = 1 is b, exactly (a zero may lose its sign). Where the arc is not defined (a zero vector, or directions
  * within 1e-6 of equal or opposite) it is the line. Weights are computed in double, elements in float. */
 edgegan_status edgegan_lerp(const float *a, const float *b, size_t dim, const double *t, size_t count,
                             float *out, size_t items);

@@ -58,7 +58,7 @@ int edgegan_usable_kernels(const edgegan_kernels *found[4]);
 
 const edgegan_kernels *edgegan_best_kernels(void);
 
-/* The cubics of the inverse normal CDF; scripts/noise_table.py explains them. */
+/* The cubics of the inverse normal CDF; benchmarks/noise_table.py explains them. */
 extern const float edgegan_normal_table[512][4];
 
 #endif

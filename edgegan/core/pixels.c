@@ -161,11 +161,13 @@ edgegan_status edgegan_to_float(edgegan_shape shape, const void *pixels, edgegan
     size_t total;
     if (!has_room(shape, 1, &total))
         return EDGEGAN_ERROR_OVERFLOW;
+    if (total == 0)
+        return EDGEGAN_OK;
     const edgegan_kernels *kernels = edgegan_best_kernels();
     const int plain = is_plain(shape, to, from);
     if (plain)
         shape = joined(shape, to, from);
-    for (size_t i = 0; total > 0 && i < shape.n; i++) {
+    for (size_t i = 0; i < shape.n; i++) {
         const uint8_t *picture = at(pixels, (ptrdiff_t)i * from.n);
         uint8_t *image = (uint8_t *)images + (ptrdiff_t)i * to.n;
         if (plain)

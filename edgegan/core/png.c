@@ -179,7 +179,7 @@ static void filter_bytes(filter f, const uint8_t *row, const uint8_t *up, size_t
     }
 }
 
-/* About the bits that a byte takes, in sixteenths: log2(1 + |v|), linear between powers of two. */
+/* About the bits that a byte takes, in sixteenths: log2(1 + |v|), linear between 0, 1, 3, 7, 15 and 127. */
 static uint8_t bits_for(uint8_t v)
 {
     const uint8_t minus = (uint8_t)-v, m = v < minus ? v : minus;

@@ -603,6 +603,10 @@ static void test_errors(void)
         expect(edgegan_to_float(beyond[i], NULL, none, NULL, none) == EDGEGAN_ERROR_OVERFLOW, "to_float beyond");
     }
     const edgegan_shape empty = {SIZE_MAX, 0, SIZE_MAX, 3}, one = {1, 1, 1, 1};
+    const edgegan_shape wide = {0, 1, 1, SIZE_MAX / 4 + 1};
+    const edgegan_strides plain = {4, 4, 4, 4}, bytes = {1, 1, 1, 1};
+    expect(edgegan_to_uint8(wide, NULL, plain, NULL, bytes, 1) == EDGEGAN_OK, "no image of a huge width");
+    expect(edgegan_to_float(wide, NULL, bytes, NULL, plain) == EDGEGAN_OK, "no image of a huge width");
     expect(edgegan_to_uint8(empty, NULL, none, NULL, none, 1) == EDGEGAN_OK, "nothing to do");
     expect(edgegan_to_float(empty, NULL, none, NULL, none) == EDGEGAN_OK, "nothing to do");
     expect(edgegan_to_uint8(one, NULL, none, NULL, none, 0) == EDGEGAN_ERROR_ARGUMENT, "zoom 0");
