@@ -45,7 +45,8 @@ def to_uint8(images: NDArray[np.floating], out: U8 | None = None, *, zoom: int =
     ArgumentError, and SizeError above 2^31 - 1 elements.
     """
     # Few steps for what is nearly always the case: for a small picture they take as long as its pixels do.
-    if images.ndim != 4 or images.dtype.kind != "f":
+    is_float32 = images.dtype == _FLOAT32
+    if images.ndim != 4 or not (is_float32 or images.dtype.kind == "f"):
         raise ArgumentError(f"images are {images.dtype} {list(images.shape)}; valid: float32 [N, C, H, W]")
     n, c, h, w = images.shape
     if zoom == 1:
@@ -56,7 +57,7 @@ def to_uint8(images: NDArray[np.floating], out: U8 | None = None, *, zoom: int =
         raise ArgumentError(f"zoom is {zoom}; valid: 1 to 65535")
     if images.size * zoom * zoom > MAX_ELEMENTS:
         raise _too_large(shape)
-    if images.dtype != _FLOAT32:
+    if not is_float32:
         with np.errstate(over="ignore"):
             images = images.astype(np.float32)
     if out is None:
