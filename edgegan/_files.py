@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,7 +64,7 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = False) -> Iter
     folder = os.path.dirname(target)
     # Not derived from the target's name, which may have the greatest length already. Not tempfile: its files
     # are private to the user, and the rename would keep that.
-    temporary = os.path.join(folder, f".edgegan-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".edgegan-{os.urandom(8).hex()}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -83,6 +82,8 @@ def both_installed(installed: list[str]) -> str:
 
 def installed_runtimes() -> list[str]:
     """The installed packages that bring a module `onnxruntime`: more than one overwrite each other's files."""
+    from importlib import metadata  # here: its import takes as long as a tenth of a start
+
     found = []
     for name in ("", "-gpu", "-directml", "-openvino", "-rocm", "-training", "-silicon", "-qnn", "-cann"):
         try:

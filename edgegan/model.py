@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from edgegan import noise
 from edgegan.devices import AUTO, default_threads, onnxruntime
 from edgegan.errors import ArgumentError, ModelError
-from edgegan.foreign import Adapter, Foreign, adapt
 from edgegan.image import blank_sheet, to_uint8
 from edgegan.session import one_line, open_session, read_file, spec_of
 from edgegan.spec import ModelSpec
@@ -22,8 +21,10 @@ from edgegan.spec import ModelSpec
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+    from edgegan.foreign import Adapter, Foreign
+
 BUILT_IN = Path(__file__).parent / "models" / "digits.onnx"
-BATCH = 16  # a fixed number, so that the pictures of a seed do not change with how many are asked for
+BATCH = 8  # as fast as more, in less memory; fixed, so that pictures do not change with how many are asked for
 MAX_COUNT = 10**12
 ON_CUDA = ("cuda", "tensorrt")
 
@@ -38,7 +39,7 @@ def load(
     provider: str = AUTO,
     threads: int | None = None,
     *,
-    foreign: Foreign | None = None,
+    foreign: "Foreign | None" = None,
 ) -> "Generator":
     """Open a model: a file that edgegan-export wrote, its bytes, or (without `path`) the built-in digits.
 
@@ -58,8 +59,13 @@ def load(
         source = os.fspath(BUILT_IN if path is None else path)
         data = read_file(source)
     session, provider = open_session(data, source, threads, provider)
-    adapter, spec = (None, spec_of(session, source)) if foreign is None else adapt(session, foreign, source)
-    return Generator(session, spec, source, provider, hashlib.sha256(data).hexdigest(), adapter)
+    digest = hashlib.sha256(data).hexdigest()
+    if foreign is None:
+        return Generator(session, spec_of(session, source), source, provider, digest)
+    from edgegan.foreign import adapt
+
+    adapter, spec = adapt(session, foreign, source)
+    return Generator(session, spec, source, provider, digest, adapter)
 
 
 class Generator:
@@ -80,7 +86,7 @@ class Generator:
         source: str,
         provider: str,
         digest: str,
-        adapter: Adapter | None = None,
+        adapter: "Adapter | None" = None,
     ) -> None:
         """Not for direct use: see `load`."""
         self.spec = spec
@@ -122,7 +128,7 @@ class Generator:
         n: 1 or more. seed: 0 .. 2^64 - 1. labels: one class for all, or n of them, each an index, a class
         name or an index as text; default: each picture's own, drawn uniformly from the seed. truncation:
         latents from N(0, 1) within [-truncation, truncation]; less variety, fewer failures. psi: truncation
-        in style space, default 1, for models that have one. batch: pictures a run of the model, default 16;
+        in style space, default 1, for models that have one. batch: pictures a run of the model, default 8;
         it bounds memory.
 
         Raises ArgumentError.

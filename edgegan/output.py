@@ -4,10 +4,7 @@ import io
 import json
 import math
 import os
-import secrets
-import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -184,6 +181,8 @@ def _already(handle: int, header: bytes, size: int, request: Request) -> int:
 
 def save_npz(path: str, request: Request, tell: Tell) -> None:
     """Arrays by name: images uint8 [n, H, W, C], labels int64 [n] if there are classes, seed, start. At flat memory."""
+    import zipfile  # here, as other imports in this file: each takes milliseconds of every start
+
     with resumable_write(path, request.key(), None) as file:
         file.truncate(0)
         with zipfile.ZipFile(file, "w") as archive:
@@ -205,13 +204,15 @@ def save_folder(path: str, request: Request, format: str, tell: Tell) -> None:
     A thread encodes and writes a batch while the model draws the next one. Raises ArgumentError for a folder that holds
     other pictures.
     """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     with suppress(FileExistsError):
         os.mkdir(path)
     with shared_folder(path):
         there = _Present(path, format, request) if _enter(path, request.identity() | {"format": format}) else None
         if not request.n:
             return
-        temporary = os.path.join(path, f".edgegan-{secrets.token_hex(8)}.tmp")
+        temporary = os.path.join(path, f".edgegan-{os.urandom(8).hex()}.tmp")
         skipped = written = 0
 
         def write(first: int, images: U8, wanted: list[int]) -> None:
@@ -305,7 +306,7 @@ def _read_manifest(folder: str) -> dict[str, Any] | None:
 def _claim(folder: str, identity: dict[str, Any]) -> bool:
     """Write the manifest, whole, unless there is one by now. Returns whether this process did."""
     path = os.path.join(folder, MANIFEST)
-    temporary = os.path.join(folder, f".edgegan-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".edgegan-{os.urandom(8).hex()}.tmp")
     with atomic_write(temporary) as file:
         file.write(json.dumps(identity, indent=1).encode() + b"\n")
     try:

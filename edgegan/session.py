@@ -86,6 +86,7 @@ def _session(data: bytes, threads: int, provider: str) -> "InferenceSession":
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # a plan for each batch size: no faster, and megabytes more in the arena
     options.log_severity_level = 4  # a library prints nothing; what fails raises
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # One file tells all: a model that wants its weights from other files would read any file it names. There are none

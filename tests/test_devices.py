@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -196,10 +197,10 @@ def test_two_onnxruntimes_are_named(monkeypatch: pytest.MonkeyPatch, make_tiny: 
 
     def version(name: str) -> str:
         if name not in versions:
-            raise devices.metadata.PackageNotFoundError(name)
+            raise metadata.PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr(devices.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert devices.installed_runtimes() == ["onnxruntime 1.32.0", "onnxruntime-gpu 1.32.0"]
     with pytest.raises(DeviceError, match="hide each other: run  pip uninstall onnxruntime onnxruntime-gpu"):
         load(make_tiny().path, "cuda")

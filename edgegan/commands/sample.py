@@ -70,7 +70,7 @@ class Shard(click.ParamType):
 @click.option(
     "--psi", type=float, metavar="P", help="The same in style space, for models that have one: 1 all, 0 the mean."
 )
-@click.option("--batch", type=WholeNumber(1, 2**20), help="Pictures a run of the model.  [default: 16]")
+@click.option("--batch", type=WholeNumber(1, 2**20), help="Pictures a run of the model.  [default: 8]")
 @click.option(
     "-o",
     "--output",
