@@ -162,7 +162,7 @@ def test_batches_that_exist_are_not_drawn(model: str, draw: Draw, monkeypatch: p
     monkeypatch.setattr(Generator, "run", lambda self, feed: drawn.append(len(feed["z"])) or run(self, feed))
     done = draw(model, "-n", 48, "-o", "out")
     assert done.out.endswith("; 16 drawn, 32 were there\n")
-    assert drawn == [16]
+    assert drawn == [8, 8]
 
 
 def test_what_only_looks_like_a_picture(model: str, draw: Draw) -> None:
@@ -251,12 +251,12 @@ def test_shards_at_once(model: str) -> None:
 
 def test_shards_of_arrays(model: str, draw: Draw) -> None:
     for k in range(1, 5):
-        assert draw(model, "-n", 40, "--shard", f"{k}/4", "-o", f"{k}.npy").status == 0
+        assert draw(model, "-n", 20, "--shard", f"{k}/4", "-o", f"{k}.npy").status == 0
     parts = [np.load(f"{k}.npy") for k in range(1, 5)]
-    assert [len(part) for part in parts] == [16, 16, 8, 0]
-    np.testing.assert_array_equal(np.concatenate(parts), load(model).sample(40))
-    assert draw(model, "-n", 40, "--shard", "2/3").status == 0
-    assert origin_of("samples.png").index == 16
+    assert [len(part) for part in parts] == [8, 8, 4, 0]
+    np.testing.assert_array_equal(np.concatenate(parts), load(model).sample(20))
+    assert draw(model, "-n", 20, "--shard", "2/3").status == 0
+    assert origin_of("samples.png").index == 8
 
 
 # To a pipe

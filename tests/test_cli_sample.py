@@ -118,7 +118,7 @@ def test_labels_stay_with_their_pictures(model: str, capfd: pytest.CaptureFixtur
         (["--shard", "0/2"], ["'--shard': '0/2' is not K/M"]),
         (["--shard", "3/2"], ["'--shard': '3/2' is not K/M"]),
         (["--shard", "2"], ["'--shard': '2' is not K/M"]),
-        (["--shard", "2/2"], ["this shard has no pictures, since batches stay whole"]),
+        (["--shard", "2/2", "-n", "8"], ["this shard has no pictures, since batches stay whole"]),
         (["--psi", "0.5"], ["psi was given, but m.onnx has no style space"]),
         (["--truncation", "nan", "-o", "x/"], ["truncation is nan"]),
         (["--labels", "3,ten", "-o", "x/"], ["label 'ten'"]),

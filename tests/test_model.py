@@ -135,7 +135,7 @@ def test_stream_yields_the_pictures_of_sample(ten: Tiny) -> None:
 def test_stream_draws_when_asked_and_checks_at_once(plain: Tiny) -> None:
     model = load(plain.path)
     batches = model.stream(10**12)  # would never end, nor fit, if it drew ahead
-    assert next(batches).shape == (16, 6, 5, 1)
+    assert next(batches).shape == (8, 6, 5, 1)
     with pytest.raises(ArgumentError):
         model.stream(4, seed=-1)
 
