@@ -77,6 +77,9 @@ def run(command: click.Command, prog: str, args: Sequence[str] | None = None) ->
     EdgeGANError, OSError and click's errors become one line. Any other exception is a bug of ours and keeps
     its traceback.
     """
+    # A service, or a shell's `>&-`, may start us without them.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a class name may be beyond the terminal's charset

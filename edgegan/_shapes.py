@@ -224,7 +224,7 @@ def _is_size(size: int) -> bool:
 
 def _of_batch(number: float) -> bool:
     """Whether an element depends on N."""
-    return abs(number) >= 2**63
+    return abs(number) > 2**63
 
 
 def _kept(value: Value) -> tuple[Any, ...] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from edgegan.errors import DeviceError, MissingExtraError
+from edgegan.errors import DeviceError, MissingExtraError, one_line
 
 AUTO = "auto"
 CPU = "cpu"
@@ -25,13 +25,17 @@ AUTO_ORDER = ("cuda", "directml", "cpu")
 
 
 def onnxruntime() -> ModuleType:
-    """The module. Raises MissingExtraError without it."""
+    """The module. Raises MissingExtraError without it, DeviceError if it is there but broken."""
     try:
         import onnxruntime as ort
     except ModuleNotFoundError as error:
         if error.name != "onnxruntime":
-            raise
+            raise DeviceError(f"onnxruntime is broken ({one_line(error)}): reinstall it") from error
         raise MissingExtraError.of("sampling", "onnxruntime", "cpu") from None
+    except ImportError as error:
+        raise DeviceError(f"onnxruntime is broken ({one_line(error)}): reinstall it") from error
+    if not hasattr(ort, "InferenceSession"):  # what is left when one of two packages is removed
+        raise DeviceError("onnxruntime is broken (its folder is there, its files are not): reinstall it")
     return ort
 
 

@@ -68,3 +68,9 @@ class MissingExtraError(EdgeGANError, ImportError):
 def printable(text: object) -> str:
     """`text` on one line, safe for a terminal: what does not print (controls, newlines) is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
+def one_line(error: Exception) -> str:
+    """The text of another library's error, on one line of bounded length."""
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegan.errors import ArgumentError, ModelError
+from edgegan.errors import ArgumentError, ModelError, one_line
 from edgegan.spec import MAX_CLASSES, MAX_LATENT_DIM, MAX_SIDE, ModelSpec
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def adapt(session: "InferenceSession", foreign: Foreign, source: str) -> tuple[A
         label = _pick(inputs, foreign.label, lambda node: node.type in _INTEGERS, "integer input for classes", source)
         if foreign.classes < 1:
             raise ModelError(f"{source}: its input '{label.name}' is for classes: say how many there are")
+    elif foreign.classes:
+        raise ModelError(f"{source}: it has no integer input for the {foreign.classes} classes")
     left = sorted(set(inputs) - {latent.name, label.name if label else None})
     if left:
         raise ModelError(f"{source}: nobody says what to put into its inputs {left}")
@@ -108,7 +110,7 @@ def adapt(session: "InferenceSession", foreign: Foreign, source: str) -> tuple[A
     try:
         drawn = adapter.run(session.run, feed)
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ModelError(f"{source}: it cannot draw one picture: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(f"{source}: it cannot draw one picture: {one_line(error)}") from error
     sizes = drawn.shape[1:]
     channels_last = len(sizes) == 3 and sizes[0] not in (1, 3, 4) and sizes[2] in (1, 3, 4)
     c, h, w = (sizes[2], *sizes[:2]) if channels_last else sizes if len(sizes) == 3 else (0, 0, 0)

@@ -300,7 +300,10 @@ class _Walk:
         if dtype not in DTYPES:
             raise ModelError(f"{label} has elements of type {dtype}; valid: {', '.join(map(str, DTYPES))}")
         if fields.get("data_location", 0):
-            raise ModelError("it has external data (weights in other files), which a model file must not have")
+            raise ModelError(
+                "it has external data (weights in other files), which a model file must not have; export it with "
+                "external_data=False, or put them in:  onnx.save(onnx.load(OLD), NEW)"
+            )
         empty = shape == (0,)
         if not empty and not all(1 <= size <= MAX_SIZE for size in shape):
             raise ModelError(f"{label} has the shape {list(shape)}; valid: whole numbers from 1")

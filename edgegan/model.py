@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from edgegan import noise
 from edgegan.devices import AUTO, default_threads, onnxruntime
-from edgegan.errors import ArgumentError, ModelError
+from edgegan.errors import ArgumentError, ModelError, one_line
 from edgegan.image import blank_sheet, to_uint8
-from edgegan.session import one_line, open_session, read_file, spec_of
+from edgegan.session import open_session, read_file, spec_of
 from edgegan.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Generator:
         self.source = source  # the file's name, for messages
         self.provider = provider  # what runs it: "cpu", "cuda", ...
         self.digest = digest  # SHA-256 of the file, in hexadecimal
+        self.foreign = adapter.foreign if adapter else None  # as it was given to load
         self._adapter = adapter
         self._session: InferenceSession | None = session
         self._pid = os.getpid()

@@ -83,6 +83,7 @@ class Request:
 
     def identity(self) -> dict[str, Any]:
         """What decides picture i, whichever of them are drawn."""
+        foreign = self.generator.foreign
         return {
             "edgegan": edgegan.__version__,
             "model": self.generator.digest,
@@ -90,6 +91,7 @@ class Request:
             "labels": list(self.labels) or None,
             "truncation": self.truncation,
             "psi": self.psi,
+            "foreign": None if foreign is None else {**vars(foreign), "range": list(foreign.range)},
         }
 
     def key(self) -> str:

@@ -65,8 +65,7 @@ class Provenance:
         """
 
         def read(name: str) -> str | None:
-            text = texts.get(_PREFIX + name)
-            return None if text is None or len(text) > 10_000 else text
+            return texts.get(_PREFIX + name)
 
         def whole(name: str, text: str | None, high: int) -> int:
             if text is None or not text.isdecimal() or len(text) > 20 or int(text) > high:

@@ -5,7 +5,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from edgegan.devices import AUTO, AUTO_ORDER, CPU, PROVIDERS, candidates, onnxruntime, remedy
-from edgegan.errors import DeviceError, ModelError, printable
+from edgegan.errors import DeviceError, ModelError, one_line
 from edgegan.gate import check
 from edgegan.spec import METADATA_KEY, ModelSpec, Shape
 
@@ -21,14 +21,8 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
-def one_line(error: Exception) -> str:
-    """The text of another library's error, on one line of bounded length."""
-    text = printable(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
-
-
-def read_file(path: str) -> bytes:
-    """The bytes of a regular file. Raises ModelError for anything else."""
+def read_file(path: str, advice: str = "give an .onnx file that edgegan-export wrote") -> bytes:
+    """The bytes of a regular file. Raises ModelError for anything else, with the advice."""
     # Opened without blocking and then asked what it is, in this order: a pipe must not hang us, and what was
     # checked must be what is read.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -36,14 +30,14 @@ def read_file(path: str) -> bytes:
         with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"{path} is not a regular file; give an .onnx file that edgegan-export wrote")
+                raise ModelError(f"{path} is not a regular file; {advice}")
             if status.st_size > MAX_MODEL_BYTES:
                 raise ModelError(f"{path} has {status.st_size} bytes; valid: at most {MAX_MODEL_BYTES}")
             return file.read(MAX_MODEL_BYTES)
     except IsADirectoryError:
-        raise ModelError(f"{path} is a folder; give an .onnx file that edgegan-export wrote") from None
+        raise ModelError(f"{path} is a folder; {advice}") from None
     except FileNotFoundError:
-        raise ModelError(f"{path} does not exist; give an .onnx file that edgegan-export wrote") from None
+        raise ModelError(f"{path} does not exist; {advice}") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelError(f"{path} cannot be read: {reason}") from error
@@ -111,8 +105,8 @@ def spec_of(session: "InferenceSession", source: str) -> ModelSpec:
         raise ModelError(f"{source}: its metadata is not valid UTF-8") from None
     if text is None:
         raise ModelError(
-            f"{source}: it has no edgegan metadata, so edgegan-export did not write it; a generator of another origin "
-            "works once you say what it draws: --range LOW,HIGH, or load(..., foreign=edgegan.Foreign(...))"
+            f"{source}: it has no edgegan metadata, so edgegan-export did not write it; one of another "
+            "origin works once you say what it draws: edgegan sample FILE --range LOW,HIGH, or load(FILE, foreign=...)"
         )
     spec = ModelSpec.from_json(text, source)
     if spec.task != "generate":

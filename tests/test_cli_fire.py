@@ -132,8 +132,8 @@ def test_a_part_belongs_to_its_request_alone(model: str) -> None:
     stopped(command, "x.npy", 100_000, signal.SIGKILL)
     (part,) = parts()
     before = part.read_bytes()
-    for other in (["--seed", "1"], ["--labels", "1"], ["--start", "1"]):
-        done = process("sample", model, "-n", "300", *other, "-o", "x.npy")
+    for other in (["-n", "300"], ["-n", "300", "--seed", "1"], ["-n", "300", "--labels", "1"]):
+        done = process("sample", model, *other, "-o", "x.npy")
         assert (done.returncode, "were there" in done.stdout) == (0, False)
     assert parts() == [part]
     assert part.read_bytes() == before

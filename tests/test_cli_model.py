@@ -1,6 +1,7 @@
 """The commands about a model and an installation: info, verify, reproduce, walk, bench, doctor, completion."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -128,7 +129,34 @@ def test_what_cannot_be_drawn_again(model: str, make_tiny: MakeTiny, capfd: pyte
     Exits(capfd, "reproduce", "text.png", model).fails(1, "text.png: not a PNG picture")
     Path("cut.png").write_bytes(Path("x.png").read_bytes()[:200])
     Exits(capfd, "reproduce", "cut.png", model).fails(1, "cut.png: not a PNG picture")
-    Exits(capfd, "reproduce", "absent.png", model).fails(1, "absent.png", "No such file")
+    Exits(capfd, "reproduce", "absent.png", model).fails(1, "absent.png does not exist; give a PNG file")
+    os.mkfifo("pipe.png")
+    Exits(capfd, "reproduce", "pipe.png", model).fails(1, "pipe.png is not a regular file")
+
+
+def test_many_labels_are_drawn_again(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    Exits(capfd, "sample", model, "-n", "9", "--labels", ",".join(["3", "7", "zero"] * 3000), "-o", "x.png")
+    assert Exits(capfd, "reproduce", "x.png", model).out.endswith(": the same\n")
+
+
+def test_arguments_that_a_file_gives_are_the_files_fault(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    digest = load(model).digest
+    for origin, part in (
+        (Provenance(digest, 0, 0, psi=0.5), "psi was given"),
+        (Provenance(digest, 0, 0, labels=(77,)), "label 77"),
+        (Provenance(digest, 0, 0, truncation=-1.0), "truncation is -1.0"),
+        (Provenance(digest, 0, 2**64 - 1, grid=Grid(4, 2, 1, 0)), "start is"),
+    ):
+        size = (12, 10, 1) if origin.grid else (6, 5, 1)
+        Path("x.png").write_bytes(encode_png(np.zeros(size, np.uint8), origin.texts()))
+        Exits(capfd, "reproduce", "x.png", model).fails(1, "x.png: ", part)
+
+
+def test_without_stdout_or_stderr(model: str) -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(f"{BIN}/edgegan sample {model} -n 1 -o x.png {closed}", shell=True, check=False)
+        assert done.returncode == 0
+        os.remove("x.png")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgegan import load, noise
+from edgegan import Foreign, load, noise
+from edgegan.output import Request
 from edgegan.provenance import Grid, Provenance
 from support import TEN, Exits, process
 
@@ -216,7 +217,7 @@ def test_a_folder_with_somebodys_files_is_left_alone(model: str, draw: Draw) -> 
 def test_other_files_beside_the_pictures(model: str, draw: Draw) -> None:
     draw(model, "-n", 1, "-o", "out")
     manifest = json.loads(Path("out/samples.json").read_text())
-    assert list(manifest) == ["edgegan", "model", "seed", "labels", "truncation", "psi", "format"]
+    assert list(manifest) == ["edgegan", "model", "seed", "labels", "truncation", "psi", "foreign", "format"]
     Path("out/notes.txt").write_text("mine")
     assert draw(model, "-n", 2, "-o", "out").status == 0
 
@@ -328,3 +329,20 @@ def test_help_has_an_example_of_each_output() -> None:
     ):
         assert part in shown
     assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_whatever_decides_an_array_is_in_its_key(model: str) -> None:
+    """A part of another request must never be gone on with: each field, and the model, device and description."""
+    generator = load(model)
+    base = {"seed": 1, "start": 2, "labels": (3,), "truncation": 0.5, "psi": 0.25, "batch": 4}
+    others = {"seed": 9, "start": 9, "labels": (3, 4), "truncation": 0.6, "psi": 0.5, "batch": 5}
+    keys = [Request(generator, 10, **base).key(), Request(generator, 11, **base).key()]  # type: ignore[arg-type]
+    keys += [Request(generator, 10, **{**base, name: other}).key() for name, other in others.items()]  # type: ignore[arg-type]
+    for name, other in (("digest", "x"), ("provider", "cuda"), ("foreign", Foreign(range=(0, 1)))):
+        changed = load(model)
+        setattr(changed, name, other)
+        keys.append(Request(changed, 10, **base).key())  # type: ignore[arg-type]
+    changed = load(model)
+    changed.foreign = Foreign(range=(0, 1), classes=3)
+    keys.append(Request(changed, 10, **base).key())  # type: ignore[arg-type]
+    assert len(set(keys)) == len(keys) == 12

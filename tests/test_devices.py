@@ -15,6 +15,7 @@ import pytest
 
 from edgegan import ArgumentError, DeviceError, ModelError, devices, load
 from edgegan.devices import PROVIDERS, cpu_quota
+from support import BIN
 
 MakeTiny = Callable[..., Any]
 
@@ -204,6 +205,20 @@ def test_two_onnxruntimes_are_named(monkeypatch: pytest.MonkeyPatch, make_tiny: 
     assert devices.installed_runtimes() == ["onnxruntime 1.32.0", "onnxruntime-gpu 1.32.0"]
     with pytest.raises(DeviceError, match="hide each other: run  pip uninstall onnxruntime onnxruntime-gpu"):
         load(make_tiny().path, "cuda")
+
+
+@pytest.mark.parametrize("rest", ["raise ImportError('libx.so: cannot open shared object file')", ""])
+def test_a_broken_onnxruntime_is_said_to_be_broken(tmp_path: Path, rest: str) -> None:
+    """Also in doctor, which is there to say so."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(rest)
+    for command in (["doctor"], ["sample", "-n", "1", "-o", str(tmp_path / "x.png")]):
+        env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run([BIN / "edgegan", *command], env=env, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "onnxruntime is broken (" in done.stdout + done.stderr
+        assert "reinstall it" in done.stdout + done.stderr
 
 
 # Threads, forks, closing

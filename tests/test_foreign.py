@@ -114,6 +114,7 @@ def test_the_range_is_as_said(make: Make) -> None:
 @pytest.mark.parametrize(
     ("how", "foreign", "message"),
     [
+        ({}, Foreign(classes=3), "it has no integer input for the 3 classes"),
         ({"label": TensorProto.INT64}, BYTES, "'kind' is for classes: say how many"),
         (
             {"extra": ("style", TensorProto.FLOAT)},
@@ -163,3 +164,19 @@ def test_the_commands(make: Make, capfd: pytest.CaptureFixture[str], monkeypatch
     assert "the same" in Exits(capfd, "reproduce", "x.png", path.name, *options).out
     assert Exits(capfd, "walk", path.name, *options, "--frames", "2").status == 0
     Exits(capfd, "sample", path.name, "--range", "0").fails(2, "'0' is not two numbers with a comma between them")
+    # A folder of one description takes no pictures of another.
+    assert Exits(capfd, "sample", path.name, *options, "-n", "2", "-o", "many/").status == 0
+    assert Exits(capfd, "sample", path.name, *options, "-n", "4", "-o", "many/").status == 0
+    other = ("--range", "0,1", "--classes", "3")
+    Exits(capfd, "sample", path.name, *other, "-n", "4", "-o", "many/").fails(2, "samples.json says foreign")
+
+
+def test_an_output_is_named_on_the_command_line(
+    make: Make, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(make(outputs=2))
+    monkeypatch.chdir(path.parent)
+    Exits(capfd, "sample", path.name, "--range", "0,255").fails(1, "name one")
+    named = ("--range", "0,255", "--output-name", "picture0")
+    assert Exits(capfd, "sample", path.name, *named, "-n", "3", "-o", "x.npy").status == 0
+    assert close(np.load("x.npy"), expected(3, 0))

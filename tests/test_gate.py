@@ -1050,3 +1050,20 @@ def test_many_mutated_models_do_no_harm(strategy: Any, bases: list[bytes], victi
         harmless(victim, data)
 
     run()
+
+
+def test_a_slice_from_the_least_number_does_not_depend_on_the_batch() -> None:
+    """torch writes x.shape[:-1] as a slice from -2^63, which is no multiple of N."""
+    ends = {"start": [-(2**63)], "end": [-1], "rest": [2, 2]}
+    constants = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in ends.items()]
+    nodes = [
+        helper.make_node("Shape", ["z"], ["sizes"]),
+        helper.make_node("Slice", ["sizes", "start", "end"], ["batch"]),
+        helper.make_node("Concat", ["batch", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["z", "shape"], ["image"]),
+    ]
+    ports = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4])]
+    outputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 2, 2])]
+    graph = helper.make_graph(nodes, "g", ports, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    assert check(model.SerializeToString(), "x").outputs["image"][1] == ("N", 2, 2)

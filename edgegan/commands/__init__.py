@@ -3,16 +3,14 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 
 from edgegan._cli import WholeNumber
 from edgegan.devices import AUTO, PROVIDERS
 from edgegan.errors import printable
-
-if TYPE_CHECKING:
-    from edgegan.model import Generator
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -55,35 +53,35 @@ class Range(click.ParamType):
 
 
 def foreign_options(function: F) -> F:
-    """Decorator: what describes a generator without our metadata, as `latent_name`, `range`, `classes`."""
+    """Decorator: what describes a generator of another origin, given to the command as `foreign`, or None."""
+
+    @wraps(function)
+    def command(
+        *args: Any,
+        range_: tuple[float, float] | None,
+        latent_name: str | None,
+        label_name: str | None,
+        output_name: str | None,
+        classes: int | None,
+        **others: Any,
+    ) -> Any:
+        foreign = None
+        if any(given is not None for given in (range_, latent_name, label_name, output_name, classes)):
+            import edgegan
+
+            names = {"latent": latent_name, "label": label_name, "output": output_name}
+            foreign = edgegan.Foreign(range=range_ or (-1.0, 1.0), classes=classes or 0, **names)
+        return function(*args, foreign=foreign, **others)
+
     for option in (
         click.option("--classes", type=WholeNumber(1, 65536), help="Other origin: how many classes it has."),
-        click.option(
-            "--latent-name", metavar="NAME", help="Other origin: the input for latents, if there is a choice."
-        ),
-        click.option(
-            "--range", "range_", type=Range(), help="A model of another origin: what black and white are, as 0,1."
-        ),
+        click.option("--output-name", metavar="NAME", help="Other origin: the output, if there are several."),
+        click.option("--label-name", metavar="NAME", help="Other origin: the classes' input, if there are several."),
+        click.option("--latent-name", metavar="NAME", help="Other origin: the latents' input, if there are several."),
+        click.option("--range", "range_", type=Range(), help="A model of another origin: what black and white are."),
     ):
-        function = option(function)
-    return function
-
-
-def open_model(
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    latent_name: str | None,
-    range_: tuple[float, float] | None,
-    classes: int | None,
-) -> "Generator":
-    """Load MODEL as --provider, --threads and the options for models of another origin say."""
-    import edgegan
-
-    if latent_name is None and range_ is None and classes is None:
-        return edgegan.load(model, provider, threads)
-    foreign = edgegan.Foreign(range=range_ or (-1.0, 1.0), latent=latent_name, classes=classes or 0)
-    return edgegan.load(model, provider, threads, foreign=foreign)
+        command = option(command)
+    return cast(F, command)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def _cold_start(model: str | None, provider: str, threads: int) -> dict[str, flo
     times, peaks = [], []
     for _ in range(COLD_STARTS):
         start = time.perf_counter()
-        command = [sys.executable, "-c", COLD_START, model or "", provider, str(threads)]
+        command = [sys.executable, "-P", "-c", COLD_START, model or "", provider, str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         times.append(time.perf_counter() - start)
         if done.returncode:

@@ -9,7 +9,7 @@ import click
 import edgegan
 from edgegan import _backend, devices
 from edgegan._cli import debug_option
-from edgegan.errors import EdgeGANError, MissingExtraError
+from edgegan.errors import DeviceError, EdgeGANError, MissingExtraError
 
 
 @click.command(short_help="Say what this installation is, and what to fix.")
@@ -53,7 +53,7 @@ def _core() -> str:
 def _runtimes(to_fix: list[str]) -> str:
     try:
         version: str = devices.onnxruntime().__version__
-    except MissingExtraError as error:
+    except (DeviceError, MissingExtraError) as error:
         to_fix.append(str(error))
         return "none"
     installed = devices.installed_runtimes()

@@ -1,17 +1,21 @@
 """`edgegan reproduce`: draw again what a PNG file says it is."""
 
+import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+import edgegan
 from edgegan._cli import debug_option
-from edgegan.commands import device_options, foreign_options, open_model
-from edgegan.errors import DataError, ModelError, printable
+from edgegan.commands import device_options, foreign_options
+from edgegan.errors import ArgumentError, DataError, ModelError, one_line, printable
 from edgegan.provenance import Provenance
 
 if TYPE_CHECKING:
+    from edgegan import Foreign
     from edgegan.model import U8, Generator
 
 MAX_PIXELS = 2**28  # of a grid: what `edgegan sample` writes at most
@@ -26,9 +30,7 @@ MAX_PIXELS = 2**28  # of a grid: what `edgegan sample` writes at most
 def reproduce(
     file: Path,
     model: str | None,
-    latent_name: str | None,
-    range_: tuple[float, float] | None,
-    classes: int | None,
+    foreign: "Foreign | None",
     provider: str,
     threads: int | None,
 ) -> None:
@@ -42,7 +44,7 @@ def reproduce(
     """
     found, texts = _read(file)
     origin = Provenance.of_texts(texts, str(file))
-    generator = open_model(model, provider, threads, latent_name, range_, classes)
+    generator = edgegan.load(model, provider, threads, foreign=foreign)
     if origin.model != generator.digest:
         raise ModelError(
             f"{file} was drawn by another model: its SHA-256 begins with {printable(origin.model[:12])}, "
@@ -54,7 +56,10 @@ def reproduce(
     if expected != found.shape:  # before the work: a file may claim any size
         click.echo(f"{what}: not the same: it is {_size(found.shape)}, and drawn again {_size(expected)}")
         sys.exit(1)
-    drawn = _draw(generator, origin)
+    try:
+        drawn = _draw(generator, origin)
+    except ArgumentError as error:  # an argument that the file gave, and not the user
+        raise DataError(f"{file}: {error}") from error
     difference = int(abs(drawn.astype("int16") - found).max())
     allowed = generator.spec.golden.tolerance if generator.spec.golden else 0
     if difference == 0:
@@ -100,19 +105,19 @@ def _read(path: Path) -> "tuple[U8, dict[str, str]]":
     import numpy as np
     from PIL import Image
 
+    from edgegan.session import read_file
+
+    data = read_file(os.fspath(path), "give a PNG file that 'edgegan sample' wrote")
+    Image.MAX_IMAGE_PIXELS = None  # the limit is ours, below: grids may be larger than Pillow likes
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"{path}: {picture.width}x{picture.height} is more than 'edgegan sample' writes")
             picture.load()  # text chunks may stand behind the pixels
             array = np.asarray(picture)
             texts = {str(k): str(v) for k, v in picture.text.items()}  # type: ignore[attr-defined]
-    except (Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path}: not a PNG picture: {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DataError(f"{path}: not a PNG picture: {printable(error)}") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path}: not a PNG picture: {one_line(error)}") from error
     return np.atleast_3d(array), texts
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import edgegan
 from edgegan._cli import WholeNumber, debug_option
 from edgegan._files import check_output
-from edgegan.commands import COUNT, SEED, device_options, foreign_options, model_argument, name_of, open_model
+from edgegan.commands import COUNT, SEED, device_options, foreign_options, model_argument, name_of
 from edgegan.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
+    from edgegan import Foreign
     from edgegan.model import Generator
     from edgegan.output import Request
 
@@ -53,7 +55,8 @@ class Shard(click.ParamType):
 @click.option(
     "--shard",
     type=Shard(),
-    help="The K-th of M parts of these pictures, in whole batches, say 2/8: for several machines or processes.",
+    help="The K-th of M parts of these pictures, in whole batches, say 2/8: for several machines or processes. "
+    "They may share a folder; an array or a grid needs a name for each.",
 )
 @click.option(
     "--labels",
@@ -99,9 +102,7 @@ def sample(
     batch: int | None,
     output: str,
     format: str | None,
-    latent_name: str | None,
-    range_: tuple[float, float] | None,
-    classes: int | None,
+    foreign: "Foreign | None",
     provider: str,
     threads: int | None,
 ) -> None:
@@ -143,7 +144,7 @@ def sample(
 
     # Whatever can be found wrong before the work is found before the work.
     kind, format = _kind_of(output, format)
-    generator = open_model(model, provider, threads, latent_name, range_, classes)
+    generator = edgegan.load(model, provider, threads, foreign=foreign)
     chosen = tuple(_labels_of(generator, labels))
     request = out.Request(generator, n, seed, start, chosen, truncation, psi, batch or BATCH)
     request.check()

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+import edgegan
 from edgegan._cli import WholeNumber, debug_option
 from edgegan._files import check_output
-from edgegan.commands import SEED, device_options, foreign_options, model_argument, name_of, open_model, progress
+from edgegan.commands import SEED, device_options, foreign_options, model_argument, name_of, progress
 from edgegan.errors import printable
 
 if TYPE_CHECKING:
+    from edgegan import Foreign
     from edgegan.model import U8
 
 LEAST_SIDE = 128  # pixels: smaller pictures are enlarged, for eyes to follow
@@ -60,9 +62,7 @@ def walk(
     psi: float | None,
     zoom: int | None,
     output: Path,
-    latent_name: str | None,
-    range_: tuple[float, float] | None,
-    classes: int | None,
+    foreign: "Foreign | None",
     provider: str,
     threads: int | None,
 ) -> None:
@@ -77,7 +77,7 @@ def walk(
 
     check_suffix(output, ANIMATION_SUFFIXES)
     check_output(output)
-    generator = open_model(model, provider, threads, latent_name, range_, classes)
+    generator = edgegan.load(model, provider, threads, foreign=foreign)
     pictures = generator.walk(seeds, frames, loop, label=label, truncation=truncation, psi=psi)
     zoom = zoom or max(1, -(-LEAST_SIDE // min(generator.spec.image_size)))
     count = len(seeds) * frames if loop else (len(seeds) - 1) * frames + 1
