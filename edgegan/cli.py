@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import sys
+from contextlib import suppress
 
 import click
 
@@ -45,7 +47,14 @@ def cli() -> None:
 
 def main() -> None:
     """The console script's entry point."""
-    # NumPy's BLAS would start a thread for each processor, a third of the time of a start, and none of our commands
-    # multiplies matrices with it. A choice of the command alone: the library leaves the process as it is.
+    # NumPy's BLAS would start a thread for each processor, and none of our commands multiplies matrices with it. A
+    # choice of the command alone: the library leaves the process as it is.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    run(cli, "edgegan")
+    try:
+        run(cli, "edgegan")
+    except SystemExit as done:
+        # All files are closed by now, and to take the interpreter and onnxruntime apart would be a sixth of a short
+        # command's time. `run` has flushed stdout and said what it could not take.
+        with suppress(OSError):
+            sys.stderr.flush()
+        os._exit(int(done.code or 0))
