@@ -7,7 +7,7 @@ import sys
 import click
 
 import edgegan
-from edgegan import _backend, devices
+from edgegan import devices
 from edgegan._cli import debug_option
 from edgegan.errors import DeviceError, EdgeGANError, MissingExtraError
 
@@ -45,6 +45,8 @@ def _say(name: str, value: str) -> None:
 
 
 def _core() -> str:
+    from edgegan import _backend  # here: it may bring NumPy, which --help must not
+
     if _backend.NAME == "c":
         return f"C, {_backend.core.instruction_set()}"
     return "NumPy, with the same results as the C core but slower"
