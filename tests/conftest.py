@@ -11,7 +11,7 @@ import pytest
 
 from edgegan import Golden, ModelSpec, _backend
 from edgegan.trainer.data import Dataset, open_dataset
-from support import BACKENDS
+from support import BACKENDS, TEN
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -161,3 +161,11 @@ def make_tiny(tmp_path: Path) -> MakeTiny:
         return tiny
 
     return make
+
+
+@pytest.fixture
+def model(make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a model with ten classes in the current, otherwise empty folder."""
+    make_tiny("m.onnx", classes=TEN, golden_count=2)
+    monkeypatch.chdir(tmp_path)
+    return "m.onnx"

@@ -9,28 +9,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from edgegan import load
-from support import TEN, process
+from support import process
 
-MakeTiny = Callable[..., Any]
 SAMPLE = [sys.executable, "-m", "edgegan", "sample"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-
-
-@pytest.fixture
-def model(make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a model with ten classes in the current, otherwise empty folder."""
-    make_tiny("m.onnx", classes=TEN)
-    monkeypatch.chdir(tmp_path)
-    return "m.onnx"
 
 
 def parts() -> list[Path]:

@@ -21,14 +21,6 @@ from support import BIN, TEN, Exits, process
 MakeTiny = Callable[..., Any]
 
 
-@pytest.fixture
-def model(make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a model with ten classes in the current, otherwise empty folder."""
-    make_tiny("m.onnx", classes=TEN, golden_count=2)
-    monkeypatch.chdir(tmp_path)
-    return "m.onnx"
-
-
 # info
 
 

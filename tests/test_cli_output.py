@@ -23,14 +23,6 @@ MakeTiny = Callable[..., Any]
 
 
 @pytest.fixture
-def model(make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a model with ten classes in the current, otherwise empty folder."""
-    make_tiny("m.onnx", classes=TEN)
-    monkeypatch.chdir(tmp_path)
-    return "m.onnx"
-
-
-@pytest.fixture
 def draw(capfd: pytest.CaptureFixture[str]) -> Callable[..., Exits]:
     """A function that runs `edgegan sample` with its arguments."""
     return lambda *args: Exits(capfd, "sample", *map(str, args))

@@ -15,17 +15,9 @@ from PIL import Image
 from edgegan import DataError, EdgeGANError, load
 from edgegan._cli import debug_option, run
 from edgegan.errors import printable
-from support import TEN, Exits, process
+from support import Exits, process
 
 MakeTiny = Callable[..., Any]
-
-
-@pytest.fixture
-def model(make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a model with ten classes in the current, otherwise empty folder."""
-    make_tiny("m.onnx", classes=TEN, golden_count=2)
-    monkeypatch.chdir(tmp_path)
-    return "m.onnx"
 
 
 def test_a_grid(model: str, capfd: pytest.CaptureFixture[str]) -> None:
