@@ -38,6 +38,8 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 
+from common import IDLE, Others, Row, processor, say, show
+
 import edgegan
 
 # Nothing large is imported here: a child's ru_maxrss begins with what its parent has when it starts the child.
@@ -53,23 +55,8 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = {(THREADS := 2)}
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 """
-IDLE = 0.1  # processors that others may keep busy
 SHORT = 5  # rounds of what takes a fraction of a second, for one of what takes seconds
 STAGES = ("noise", "model", "pixels", "encoding", "writing")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def others_seconds() -> float:
-    """The processor time that all other processes have had since the machine started, where Linux tells."""
-    try:
-        with open("/proc/stat", encoding="ascii") as file:
-            user, nice, system, *_ = map(int, file.readline().split()[1:])
-    except OSError:
-        return float("nan")
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
 class Scratch:
@@ -117,17 +104,6 @@ def in_turn(commands: list[list[str]], rounds: int, scratch: Scratch) -> list[li
             shown = ", ".join(f"{usage.seconds:.3f} s {usage.peak_mb:.1f} MB" for usage in usages)
             say(f"  {k} of {rounds}: {shown}")
     return table
-
-
-@dataclass
-class Row:
-    work: str
-    ours: str
-    against: str
-    theirs: str
-    result: str
-    target: str = "none"
-    met: bool = True
 
 
 def start_row(rounds: int, scratch: Scratch) -> Row:
@@ -210,11 +186,12 @@ class Loop:
 def staged(n: int, folder: Path) -> Loop:
     """What `edgegan sample -n N -o FOLDER/` does, piece by piece, one after another."""
     # Here and not above: see there.
+    from edgegan._files import write_whole
     from edgegan.image import encode_image, to_uint8
     from edgegan.model import inputs_of, load
-    from edgegan.output import Request, _write_whole
+    from edgegan.output import Request
 
-    generator = load(MODEL, "cpu", THREADS)
+    generator = load(MODEL, "cpu", THREADS)  # one after another: all threads for each batch
     request = Request(generator, n)
     generator.run(inputs_of(generator.spec, 0, request.batch))  # warms up
     loop, clock = Loop(), time.perf_counter
@@ -235,7 +212,7 @@ def staged(n: int, folder: Path) -> Loop:
         ]
         times.append(clock())
         for k, data in enumerate(files):
-            _write_whole(temporary, str(folder / f"{first + k:08d}.png"), data)
+            write_whole(temporary, str(folder / f"{first + k:08d}.png"), data)
         times.append(clock())
         for stage, before, after in zip(STAGES, times, times[1:], strict=False):
             spent[stage] += after - before
@@ -316,7 +293,7 @@ def main() -> None:
     if not Path(COMMAND[0]).is_file():
         parser.error(f"{COMMAND[0]} is not there; pip install -e '.[test]'")
 
-    began, others = time.perf_counter(), others_seconds()
+    others = Others()
     with tempfile.TemporaryDirectory(prefix="edgegan-runtime-", dir=arguments.folder) as folder:
         scratch = Scratch(Path(folder))
         # Memory before this process grows, and few files before many.
@@ -324,20 +301,14 @@ def main() -> None:
         rows = [start, *throughput_rows(n, rounds, scratch)]
         loops = stage_loops(n, rounds, scratch)
         rows += [encoding_row(loops), memory, wheel_row(scratch)]
-        busy = (others_seconds() - others) / (time.perf_counter() - began)
+        busy = others.busy()
         say("deleting")
-
-    from sampling import processor  # here and not above: it imports torch
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "numpy", "Pillow"))
     print(f"{processor()}, {os.cpu_count()} processors, {THREADS} threads; {versions}; ", end="")
     print(f"medians of {rounds} rounds, of {SHORT * rounds} for start and memory; ", end="")
-    print(f"other processes kept {max(0.0, busy):.2f} of the processors busy\n")
-    print("| work | edgegan | against | that | ratio or difference | target |")
-    print("|---|---:|---|---:|---:|---:|")
-    for row in rows:
-        missed = "" if row.met else ", **missed**"
-        print(f"| {row.work} | {row.ours} | {row.against} | {row.theirs} | {row.result} | {row.target}{missed} |")
+    print(f"other processes kept {busy:.2f} of the processors busy\n")
+    show(rows)
     show_stages(n, loops)
     if not busy < IDLE:
         print("\n**The machine was not idle, so the ratios of throughput lean to edgegan. Run it again.**")

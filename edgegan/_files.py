@@ -50,6 +50,21 @@ def write_all(handle: int, data: bytes) -> None:
         done += os.write(handle, data[done:])
 
 
+def write_whole(temporary: str | bytes, path: str | bytes, data: bytes) -> None:
+    """As `atomic_write`, for files by the thousand: a folder that was checked, and the fewest system calls."""
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        try:
+            write_all(handle, data)
+        finally:
+            os.close(handle)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` when the block ends well, and vanishes when it raises.

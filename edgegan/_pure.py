@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegan._files import write_whole
+
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 _STREAM_LABEL, _STREAM_TRAINING = 1, 2
@@ -213,3 +215,10 @@ def png(pixels: NDArray[np.uint8], texts: tuple[bytes, ...]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", pnginfo=chunks)
     return file.getvalue()
+
+
+def save_pngs(pixels: NDArray[np.uint8], files: list[tuple[bytes, tuple[bytes, ...]] | None], temporary: bytes) -> None:
+    for picture, file in zip(pixels, files, strict=True):
+        if file is not None:
+            path, texts = file
+            write_whole(temporary, path, png(picture, texts))

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 _FLOAT32, _UINT8 = np.dtype(np.float32), np.dtype(np.uint8)
 MAX_ELEMENTS = 2**31 - 1  # of one call, in C as in NumPy
+_KEYWORD = re.compile(r"(?=.{1,79}\Z)[!-~]+( [!-~]+)*")
 MAX_TEXT = 2**24  # bytes of a text in a PNG file
 
 # Other than PNG: suffix -> Pillow's format and its options. WebP is kept lossless: a sample is what the model drew.
@@ -174,11 +175,32 @@ def encode_png(array: U8, texts: Mapping[str, str] | None = None) -> bytes:
     return file
 
 
+def save_pngs(images: U8, files: Sequence[tuple[str, Mapping[str, str]] | None], temporary: str) -> None:
+    """Write a PNG file of each picture of [n, H, W, C], with its texts, to its path; each whole or not at all.
+
+    files: (path, texts) of each picture, None to leave it out; what is at a path is replaced. temporary: a name in the
+    same folder that nobody else uses. The quick way to write thousands: where there is the C core, all of it runs
+    beside other threads. Raises as `encode_png`, and OSError: the pictures before are written, none by half.
+    """
+    if len(files) != len(images) or not len(images):
+        raise ArgumentError(f"there are {len(images)} pictures for {len(files)} files; valid: as many, at least one")
+    _check_picture(images[0], (1, 2, 3, 4))
+    core = _backend.core if os.name == "posix" else _pure()  # elsewhere C renames no file over another
+    packed = [None if file is None else (os.fsencode(file[0]), _chunks(file[1])) for file in files]
+    core.save_pngs(np.ascontiguousarray(images), packed, os.fsencode(temporary))
+
+
+def _pure() -> Any:
+    from edgegan import _pure
+
+    return _pure
+
+
 def _chunks(texts: Mapping[str, str]) -> tuple[bytes, ...]:
     """Keyword, text, keyword, text, ... as UTF-8. Raises ArgumentError."""
     chunks: list[bytes] = []
     for keyword, text in texts.items():
-        if not re.fullmatch(r"(?=.{1,79}\Z)[!-~]+( [!-~]+)*", keyword):
+        if not _KEYWORD.fullmatch(keyword):
             raise ArgumentError(f"the keyword {keyword!r}: valid are 1 to 79 printable ASCII characters, single spaces")
         try:
             chunks += [keyword.encode(), text.encode()]

@@ -5,13 +5,16 @@ import math
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgegan import noise
+from edgegan._order import in_order
 from edgegan.devices import AUTO, default_threads, onnxruntime
 from edgegan.errors import ArgumentError, ModelError, one_line
 from edgegan.image import blank_sheet, to_uint8
@@ -32,6 +35,7 @@ U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 Label = int | str  # NumPy's integers too
+T = TypeVar("T")
 
 
 def load(
@@ -39,15 +43,17 @@ def load(
     provider: str = AUTO,
     threads: int | None = None,
     *,
+    bulk: bool = False,
     foreign: "Foreign | None" = None,
 ) -> "Generator":
     """Open a model: a file that edgegan-export wrote, its bytes, or (without `path`) the built-in digits.
 
     The file is read once and whole; it may be replaced or deleted afterwards. provider: "auto" takes a GPU if there is
     one that works, else the CPU, and `Generator.provider` says which; or "cpu", "cuda", "tensorrt", "openvino",
-    "coreml", "directml" or "xnnpack", where the installed onnxruntime has it. threads: onnxruntime's on the CPU,
-    default as many as this process's affinity and container allow. foreign: what a generator's file does not say that
-    somebody else exported.
+    "coreml", "directml" or "xnnpack", where the installed onnxruntime has it. threads: of the CPU, default as many as
+    this process's affinity and container allow; they share each batch. bulk: for hundreds of pictures in one call; on
+    the CPU each thread draws a batch of its own, if the model is light: in less time and more memory. foreign: what a
+    generator's file does not say that somebody else exported.
 
     Raises ModelError for anything that is not such a model, DeviceError for a provider that is not there or does not
     load, MissingExtraError without onnxruntime, ArgumentError for threads below 1.
@@ -58,14 +64,14 @@ def load(
     else:
         source = os.fspath(BUILT_IN if path is None else path)
         data = read_file(source)
-    session, provider = open_session(data, source, threads, provider)
+    session, provider, callers = open_session(data, source, threads, provider, bulk=bulk)
     digest = hashlib.sha256(data).hexdigest()
     if foreign is None:
-        return Generator(session, spec_of(session, source), source, provider, digest)
+        return Generator(session, spec_of(session, source), source, provider, digest, callers)
     from edgegan.foreign import adapt
 
     adapter, spec = adapt(session, foreign, source)
-    return Generator(session, spec, source, provider, digest, adapter)
+    return Generator(session, spec, source, provider, digest, callers, adapter)
 
 
 class Generator:
@@ -86,6 +92,7 @@ class Generator:
         source: str,
         provider: str,
         digest: str,
+        callers: int,
         adapter: "Adapter | None" = None,
     ) -> None:
         """Not for direct use: see `load`."""
@@ -93,6 +100,7 @@ class Generator:
         self.source = source  # the file's name, for messages
         self.provider = provider  # what runs it: "cpu", "cuda", ...
         self.digest = digest  # SHA-256 of the file, in hexadecimal
+        self.callers = callers  # how many threads run batches at once: see bulk in load
         self.foreign = adapter.foreign if adapter else None  # as it was given to load
         self._adapter = adapter
         self._session: InferenceSession | None = session
@@ -136,10 +144,12 @@ class Generator:
         """
         n = _whole("n", n, 1, MAX_COUNT)
         images = np.empty((n, *self.spec.image_size, self.spec.channels), np.uint8)
-        done = 0
-        for floats in self._batches(n, seed, start, labels, truncation, psi, batch):
-            to_uint8(floats, images[done : done + len(floats)])
-            done += len(floats)
+
+        def place(i: int, floats: F32) -> None:
+            to_uint8(floats, images[i : i + len(floats)])
+
+        for _ in self._batches(n, seed, start, labels, truncation, psi, batch, place):
+            pass
         return images
 
     def grid(
@@ -166,17 +176,19 @@ class Generator:
         n = _whole("n", n, 1, MAX_COUNT)
         sheet, tiles = blank_sheet(n, self.spec.image_size, self.spec.channels, columns=columns, zoom=zoom, gap=gap)
         columns = tiles.shape[1]
-        i = 0
-        for floats in self._batches(n, seed, start, labels, truncation, psi, batch):
+
+        def place(i: int, floats: F32) -> int:
             done = 0
             while done < len(floats):  # what a batch has for one row of the sheet
-                row, column = divmod(i, columns)
+                row, column = divmod(i + done, columns)
                 part = floats[done : done + columns - column]
                 to_uint8(part, tiles[row, column : column + len(part)], zoom=zoom)
                 done += len(part)
-                i += len(part)
+            return i + done
+
+        for done in self._batches(n, seed, start, labels, truncation, psi, batch, place):
             if progress is not None:
-                progress(i)
+                progress(done)
         return sheet
 
     def stream(
@@ -190,8 +202,11 @@ class Generator:
         psi: float | None = None,
         batch: int | None = None,
     ) -> Iterator[U8]:
-        """The pictures of `sample` in batches [<= batch, H, W, C], each drawn when asked for: flat memory."""
-        return map(to_uint8, self._batches(n, seed, start, labels, truncation, psi, batch))
+        """The pictures of `sample` in batches [<= batch, H, W, C], at flat memory.
+
+        One caller draws each when it is asked for; several (`callers`), a few batches ahead.
+        """
+        return self._batches(n, seed, start, labels, truncation, psi, batch, lambda _, floats: to_uint8(floats))
 
     def _batches(
         self,
@@ -202,24 +217,27 @@ class Generator:
         truncation: float | None,
         psi: float | None,
         batch: int | None,
-    ) -> Iterator[F32]:
-        """What the network draws for the pictures of `sample`, [<= batch, C, H, W] at a time, each when asked for."""
+        place: Callable[[int, F32], T],
+    ) -> Iterator[T]:
+        """What `place(i, floats)` makes of each batch of `sample`: from its i-th picture on, [<= batch, C, H, W].
+
+        In order. `place` is called in the thread that drew the batch.
+        """
         n = _whole("n", n, 1, MAX_COUNT)
         start = _whole("start", start, 0, 2**64 - n)
         batch = BATCH if batch is None else _whole("batch", batch, 1, 2**20)
         chosen = self._labels(labels, n)
         self._check_psi(psi)
         # All arguments are checked here, when this is called, and not at the first next().
-        first = self.latents(min(batch, n), seed, start=start, truncation=truncation)
+        self.latents(1, seed, start=start, truncation=truncation)
 
-        def batches() -> Iterator[F32]:
-            for i in range(0, n, batch):
-                m = min(batch, n - i)
-                z = self.latents(m, seed, start=start + i, truncation=truncation) if i else first
-                part = chosen[i : i + m] if isinstance(chosen, np.ndarray) else chosen
-                yield self._draw(z, part, seed, start + i, psi)
+        def draw(i: int) -> T:
+            m = min(batch, n - i)
+            z = self.latents(m, seed, start=start + i, truncation=truncation)
+            part = chosen[i : i + m] if isinstance(chosen, np.ndarray) else chosen
+            return place(i, self._draw(z, part, seed, start + i, psi))
 
-        return batches()
+        return in_order((partial(draw, i) for i in range(0, n, batch)), self.callers)
 
     def latents(self, n: int, seed: int = 0, *, start: int = 0, truncation: float | None = None) -> F32:
         """The latents of pictures start .. start + n - 1 of `seed`: [n, latent_dim] float32, N(0, 1).
@@ -254,9 +272,13 @@ class Generator:
         chosen = self._labels(labels, len(z))
         self._check_psi(psi)
         images = np.empty((len(z), *self.spec.image_size, self.spec.channels), np.uint8)
-        for i in range(0, len(z), batch):
+
+        def draw(i: int) -> None:
             part = chosen[i : i + batch] if isinstance(chosen, np.ndarray) else chosen
             to_uint8(self._draw(z[i : i + batch], part, seed, start + i, psi), images[i : i + batch])
+
+        for _ in in_order((partial(draw, i) for i in range(0, len(z), batch)), self.callers):
+            pass
         return images
 
     def walk(
@@ -297,11 +319,10 @@ class Generator:
             if not loop:
                 yield stops[-1][None]
 
-        def pictures() -> Iterator[U8]:
-            for z in latents():
-                yield from to_uint8(self._draw(z, chosen, seeds[0], 0, psi, still=True))
+        def draw(z: F32) -> U8:
+            return to_uint8(self._draw(z, chosen, seeds[0], 0, psi, still=True))
 
-        return pictures()
+        return chain.from_iterable(in_order((partial(draw, z) for z in latents()), self.callers))
 
     def check_golden(self) -> int:
         """Draw the golden samples again: the largest difference of a pixel, 0..255, from those in the file.

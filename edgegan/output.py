@@ -4,9 +4,10 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from numpy.lib import format as npy
 
 import edgegan
 from edgegan import noise
-from edgegan._files import atomic_write, resumable_write, shared_folder, write_all
+from edgegan._files import atomic_write, resumable_write, shared_folder, write_all, write_whole
+from edgegan._order import in_order
 from edgegan.errors import ArgumentError
-from edgegan.image import U8, columns_of, comfortable_zoom, encode_image, save_image
+from edgegan.image import U8, columns_of, comfortable_zoom, encode_image, save_image, save_pngs
 from edgegan.model import BATCH, Generator
 from edgegan.provenance import Grid, Provenance
 
@@ -65,6 +67,10 @@ class Request:
         return self.generator.sample(
             count, self.seed, start=first, labels=turn, truncation=self.truncation, psi=self.psi, batch=self.batch
         )
+
+    def drawn(self, skip: int = 0) -> Iterator[U8]:
+        """The pictures of each batch from picture start + skip on, in order; drawn by the generator's callers."""
+        return in_order((partial(self.draw, *batch) for batch in self.batches(skip)), self.generator.callers)
 
     def labels_of(self, first: int, count: int) -> list[int] | None:
         """The class of each picture, chosen or drawn from the seed; None if the model has no classes.
@@ -148,9 +154,9 @@ def write_stream(file: IO[bytes], request: Request, format: str, tell: Tell) -> 
 def _write_images(file: IO[bytes], request: Request, tell: Tell) -> None:
     file.write(_npy_header("|u1", _shape(request)))
     done = 0
-    for first, count in request.batches():
-        file.write(request.draw(first, count).tobytes())
-        done += count
+    for images in request.drawn():
+        file.write(images.tobytes())
+        done += len(images)
         tell(done, 0)
 
 
@@ -165,9 +171,9 @@ def save_npy(path: str, request: Request, tell: Tell) -> None:
         os.lseek(handle, 0, os.SEEK_END)
         tell(there, there)
         done = there
-        for first, count in request.batches(there):
-            write_all(handle, request.draw(first, count).tobytes())
-            done += count
+        for images in request.drawn(there):
+            write_all(handle, images.tobytes())
+            done += len(images)
             tell(done, there)
 
 
@@ -203,63 +209,59 @@ def save_npz(path: str, request: Request, tell: Tell) -> None:
 def save_folder(path: str, request: Request, format: str, tell: Tell) -> None:
     """A file each, named by the picture's number; what is there already is not drawn again.
 
-    A thread encodes and writes a batch while the model draws the next one. Raises ArgumentError for a folder that holds
-    other pictures.
+    Each thread draws a batch, encodes and writes it; where the model takes one caller, one draws while another writes.
+    Raises ArgumentError for a folder that holds other pictures.
     """
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from threading import Lock, Semaphore
 
     with suppress(FileExistsError):
         os.mkdir(path)
     with shared_folder(path):
         there = _Present(path, format, request) if _enter(path, request.identity() | {"format": format}) else None
-        if not request.n:
-            return
-        temporary = os.path.join(path, f".edgegan-{os.urandom(8).hex()}.tmp")
+        callers = request.generator.callers
+        drawing, counting = Semaphore(callers), Lock()
+        token = os.urandom(8).hex()
         skipped = written = 0
 
-        def write(first: int, images: U8, wanted: list[int]) -> None:
+        def work(first: int, count: int, wanted: Sequence[int]) -> None:
             nonlocal written
-            labels = request.labels_of(first, len(images))
+            with drawing:
+                images = request.draw(first, count)
+            labels = request.labels_of(first, count)
+            names = {i: os.path.join(path, _name(i, format)) for i in wanted}
+            temporary = os.path.join(path, f".edgegan-{token}-{first}.tmp")
             try:
-                for i in wanted:
-                    k = i - first
-                    origin = request.origin(i, (labels[k],) if labels else ())
-                    data = encode_image(images[k], f".{format}", texts=origin.texts())
-                    _write_whole(temporary, os.path.join(path, _name(i, format)), data)
-                    written += 1
+                if format == "png":
+                    files: list[tuple[str, dict[str, str]] | None] = [None] * count
+                    for i, name in names.items():
+                        origin = request.origin(i, (labels[i - first],) if labels else ())
+                        files[i - first] = name, origin.texts()
+                    save_pngs(images, files, temporary)
+                else:
+                    for i, name in names.items():
+                        write_whole(temporary, name, encode_image(images[i - first], f".{format}"))
             except OSError as error:
                 error.filename = path
-                with suppress(OSError):
-                    os.unlink(temporary)
                 raise
+            with counting:
+                written += len(names)
 
-        pending: Future[None] | None = None
-        pool = ThreadPoolExecutor(1)
-        try:
+        def tasks() -> Iterator[Callable[[], None]]:
+            nonlocal skipped
             for first, count in request.batches():
-                wanted = there.missing(first, count) if there else list(range(first, first + count))
+                wanted = there.missing(first, count) if there else range(first, first + count)
                 skipped += count - len(wanted)
                 if wanted:
-                    images = request.draw(first, count)
-                    if pending:
-                        pending.result()
-                    pending = pool.submit(write, first, images, wanted)
-                tell(skipped + written, skipped)
-            if pending:
-                pending.result()
-        finally:
-            pool.shutdown()  # what was drawn is written, even if Ctrl-C ended the drawing
+                    yield partial(work, first, count, wanted)
+                else:
+                    tell(skipped + written, skipped)
+
+        try:
+            with closing(in_order(tasks(), max(2, callers))) as batches:
+                for _ in batches:
+                    tell(skipped + written, skipped)
+        finally:  # all threads are done here: what was drawn is written, even if Ctrl-C ended the drawing
             tell(skipped + written, skipped)
-
-
-def _write_whole(temporary: str, path: str, data: bytes) -> None:
-    """As `atomic_write`, for files by the thousand: a folder that was checked, and the fewest system calls."""
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        write_all(handle, data)
-    finally:
-        os.close(handle)
-    os.replace(temporary, path)
 
 
 def _enter(folder: str, identity: dict[str, Any]) -> bool:

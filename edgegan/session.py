@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_FOLDED_BYTES = 2**26  # of one constant that onnxruntime computes while it loads a model
+# Bytes of activations of one picture up to which a model is light enough for each thread to have a batch of its own.
+LIGHT = 2**23
 # TensorFloat-32 would round to 10 bits, and golden samples would no longer match.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
     "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"},
@@ -43,10 +45,16 @@ def read_file(path: str, advice: str = "give an .onnx file that edgegan-export w
         raise ModelError(f"{path} cannot be read: {reason}") from error
 
 
-def open_session(data: bytes, source: str, threads: int, provider: str = CPU) -> tuple["InferenceSession", str]:
-    """A session from the bytes of the file called `source`, and the name of the provider that runs it.
+def open_session(
+    data: bytes, source: str, threads: int, provider: str = CPU, *, bulk: bool = False
+) -> tuple["InferenceSession", str, int]:
+    """A session from the bytes of the file called `source`, the name of the provider that runs it, and its callers.
 
-    Raises ModelError if they are no model, DeviceError if the provider is not there or does not load,
+    Callers are how many threads may run batches at once: one, and onnxruntime's own `threads` share a batch on the CPU;
+    or for `bulk`, `threads` where the CPU runs a LIGHT model, since to wake a thread for every short operator costs
+    more than it brings. The pictures are the same either way.
+
+    Raises ModelError if the bytes are no model, DeviceError if the provider is not there or does not load,
     MissingExtraError without onnxruntime.
     """
     # An ONNX file is a protobuf whose first field is ir_version, a number: byte 8. A picture or a text is
@@ -54,10 +62,11 @@ def open_session(data: bytes, source: str, threads: int, provider: str = CPU) ->
     if data[:1] != b"\x08":
         what = "is empty" if not data else "is not an ONNX model"
         raise ModelError(f"{source} {what}; give an .onnx file that edgegan-export wrote")
-    check(data, source)
+    light = check(data, source).cost.activation_bytes <= LIGHT
     for name in candidates(provider):
+        callers = threads if bulk and light and name == CPU else 1
         try:
-            session = _session(data, threads, name)
+            session = _session(data, 1 if callers > 1 else threads, name)
         except Exception as error:  # onnxruntime's exceptions share no base class
             # A device may fail on a good model, a processor does not.
             if name == CPU:
@@ -68,7 +77,7 @@ def open_session(data: bytes, source: str, threads: int, provider: str = CPU) ->
         else:
             # onnxruntime falls back to the CPU without a word when a provider's libraries do not load.
             if session.get_providers()[:1] == [PROVIDERS[name]]:
-                return session, name
+                return session, name, callers
             reason = "onnxruntime could not load its libraries"
         if provider != AUTO:
             raise DeviceError(f"the provider '{name}' does not run {source}: {reason}; {remedy(name)}")

@@ -67,7 +67,7 @@ def same(a: Path, b: Path) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_on_where_it_stopped(model: str, output: str, number: signal.Signals) -> None:
     n = 4000 if output == "out/" else 40_000
-    command = [*SAMPLE, model, "-n", str(n), "--batch", "3", "--seed", "5"]
+    command = [*SAMPLE, model, "-n", str(n), "--batch", "3", "--seed", "5", "--threads", "4"]
     subprocess.run([*command, "-o", f"whole{output}"], check=True, stdout=subprocess.DEVNULL)
     for size in (1, 1000) if output == "out/" else (1000, 500_000):
         status, err = stopped(command, output, size, number)
@@ -188,7 +188,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(model: str, small_disk: Path, name: str) -> None:
     n = 600 if name == "out" else 60_000
     output = str(small_disk / name)
-    options = ["sample", model, "-n", str(n), "-o", output]
+    options = ["sample", model, "-n", str(n), "--threads", "4", "-o", output]
     done = process(*options)
     assert done.returncode == 1
     if name == "x.npz":

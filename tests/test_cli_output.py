@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgegan import Foreign, load, noise
+from edgegan import Foreign, ModelError, load, noise
+from edgegan.model import Generator
 from edgegan.output import Request
 from edgegan.provenance import Grid, Provenance
 from support import TEN, Exits, process
@@ -48,6 +49,33 @@ def test_a_grid_says_where_it_comes_from(model: str, draw: Draw) -> None:
     assert origin_of("samples.png") == Provenance(digest, 7, 3, (1, 2), 1.5, None, Grid(6, 3, 12, 2))
     done = process("reproduce", "samples.png", model)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("output", ["out", "x.png", "x.npy", "x.npz"])
+def test_threads_change_no_byte(model: str, draw: Draw, output: str) -> None:
+    for threads in (1, 2, 5):
+        os.mkdir(f"{threads}")
+        options = ("-n", 400, "--start", 7, "--batch", 3, "--labels", "1,2,3", "--threads", threads)
+        assert draw(model, *options, "-o", f"{threads}/{output}").status == 0
+    subprocess.run(["diff", "-r", "1", "2"], check=True)
+    subprocess.run(["diff", "-r", "1", "5"], check=True)
+
+
+@pytest.mark.parametrize("output", ["out", "x.png", "x.npy", "x.npz"])
+def test_what_fails_in_a_drawing_thread_is_one_line(
+    model: str, draw: Draw, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    run = Generator.run
+
+    def fails(self: Generator, feed: dict[str, Any]) -> Any:
+        if len(feed["z"]) == 7:
+            raise ModelError("m.onnx: the last batch failed")
+        return run(self, feed)
+
+    monkeypatch.setattr(Generator, "run", fails)
+    draw(model, "-n", 407, "--threads", 4, "-o", output).fails(1, "edgegan: error: m.onnx: the last batch failed\n")
+    assert os.path.exists(output) == (output == "out")
+    assert output != "out" or len(os.listdir("out")) == 400 + 1
 
 
 @pytest.mark.parametrize("n", [1, 7, 40])

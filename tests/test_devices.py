@@ -163,8 +163,8 @@ def test_auto_takes_a_gpu_and_binds_its_memory(make_tiny: MakeTiny, stub: Callab
     tiny = make_tiny(classes=("a", "b"))
     expected = load(tiny.path, "cpu").sample(5, seed=3)
     ort = stub(tensorrt="works", cuda="works")
-    generator = load(tiny.path)
-    assert generator.provider == "cuda"
+    generator = load(tiny.path, threads=8, bulk=True)
+    assert (generator.provider, generator.callers) == ("cuda", 1)
     assert np.array_equal(generator.sample(5, seed=3), expected)
     assert ort.bound == ["image"]
     ((name, providers),) = ort.made
@@ -177,7 +177,8 @@ def test_auto_takes_a_gpu_and_binds_its_memory(make_tiny: MakeTiny, stub: Callab
 def test_a_gpu_that_does_not_load(make_tiny: MakeTiny, stub: Callable[..., Stub], how: str) -> None:
     path = make_tiny().path
     ort = stub(cuda=how)
-    assert load(path).provider == "cpu"  # auto
+    generator = load(path, threads=8, bulk=True)  # auto
+    assert (generator.provider, generator.callers) == ("cpu", 8)
     assert [name for name, _ in ort.made] == ["cuda", "cpu"]
     reason = (
         "CUDA failure 100: no CUDA-capable device is detected" if how == "fails" else "could not load its libraries"
@@ -232,17 +233,18 @@ def test_eight_threads_draw_what_one_does(make_tiny: MakeTiny) -> None:
     assert np.abs(np.concatenate(parts).astype(int) - whole).max() <= 1
 
 
-def test_a_forked_child_is_told_to_load_its_own(make_tiny: MakeTiny) -> None:
+@pytest.mark.parametrize(("threads", "bulk"), [(1, False), (3, True)])
+def test_a_forked_child_is_told_to_load_its_own(make_tiny: MakeTiny, threads: int, bulk: bool) -> None:
     path = make_tiny().path
     code = f"""
 import os, sys, warnings
 warnings.simplefilter("ignore")
 from edgegan import load, ModelError
-g = load({str(path)!r}, threads=1)
-g.sample(1)
+g = load({str(path)!r}, threads={threads}, bulk={bulk})
+g.sample(100)
 if os.fork() == 0:
     try:
-        g.sample(1)
+        g.sample(100)
     except ModelError as error:
         print(error, flush=True)
     print(load({str(path)!r}, threads=1).sample(2).shape, flush=True)

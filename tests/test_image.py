@@ -6,6 +6,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from edgegan import ArgumentError, SizeError
 from edgegan._files import atomic_write, check_output
-from edgegan.image import blank_sheet, columns_of, grid, save_animation, save_image
+from edgegan.image import blank_sheet, columns_of, encode_png, grid, save_animation, save_image, save_pngs
 
 RANDOM = np.random.default_rng(0)
 
@@ -247,3 +248,40 @@ except ValueError as error:
         command = [sys.executable, "-c", code, f"{folder}/x.png"]
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == f"cannot write {folder}/x.png: no permission to write in the folder {folder}\n"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_many_png_files_are_those_written_one_by_one(channels: int, backend: ModuleType, tmp_path: Path) -> None:
+    images = RANDOM.integers(0, 256, (5, 9, 7, channels), np.uint8)
+    odd = os.fsdecode(b"n\xffme.png")
+    texts = [{"number": "ä"}, {"number": "1", "seed": "7"}, {}, {}, {}]
+    names = ["0.png", odd, None, "3.png", "4.png"]
+    (tmp_path / "3.png").write_bytes(b"there before")
+    files = [None if n is None else (str(tmp_path / n), t) for n, t in zip(names, texts, strict=True)]
+    save_pngs(images, files, str(tmp_path / ".temporary"))
+    assert sorted(os.listdir(tmp_path)) == sorted(n for n in names if n)
+    for image, name, text in zip(images, names, texts, strict=True):
+        if name:
+            assert (tmp_path / name).read_bytes() == encode_png(image, text)
+    save_pngs(images[:, ::-1, :, :], files, str(tmp_path / ".temporary"))  # rows from below
+    assert (tmp_path / "4.png").read_bytes() == encode_png(images[4, ::-1])
+
+
+def test_what_stops_many_png_files_leaves_the_ones_before(backend: ModuleType, tmp_path: Path) -> None:
+    images = np.zeros((3, 4, 4, 1), np.uint8)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png" / "file").touch()
+    files = [(str(tmp_path / name), {}) for name in ("a.png", "folder.png", "c.png")]
+    with pytest.raises(OSError, match=r"(not empty|Is a directory)"):
+        save_pngs(images, files, str(tmp_path / ".temporary"))
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "folder.png"]
+    with pytest.raises(FileNotFoundError):
+        save_pngs(images, [(str(tmp_path / "no" / "a.png"), {}), None, None], str(tmp_path / "no" / ".temporary"))
+    (tmp_path / ".temporary").symlink_to("/dev/null")
+    with pytest.raises(FileExistsError):  # never over what somebody put there, a link for one
+        save_pngs(images, [(str(tmp_path / "a.png"), {}), None, None], str(tmp_path / ".temporary"))
+    with pytest.raises(ArgumentError, match="keyword"):
+        save_pngs(images, [(str(tmp_path / "b.png"), {"": "x"}), None, None], str(tmp_path / ".t"))
+    with pytest.raises(ArgumentError, match="3 pictures for 1 files"):
+        save_pngs(images, [(str(tmp_path / "b.png"), {})], str(tmp_path / ".t"))
+    assert sorted(os.listdir(tmp_path)) == [".temporary", "a.png", "folder.png"]

@@ -194,6 +194,62 @@ def test_threads_at_once_equal_one_after_another(ten: Tiny) -> None:
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("built_in", [False, True])
+def test_bits_do_not_depend_on_threads_or_on_how_they_share_the_work(ten: Tiny, built_in: bool) -> None:
+    """In bulk each thread draws batches of its own; else onnxruntime's share one."""
+    path = None if built_in else ten.path
+    one = load(path, threads=1)
+    labels = [i % 10 for i in range(70)]
+    z = one.latents(70, 4)
+    expected = [
+        one.sample(70, 3),
+        one.sample(41, 3, start=8, labels=labels[:41], truncation=0.7, batch=5),
+        one.grid(70, 3, zoom=2, columns=9),
+        one.decode(z, labels),
+        np.array(list(one.walk([1, 2, 3], 13, label=4))),
+    ]
+    for threads, bulk in ((2, False), (5, False), (1, True), (2, True), (5, True)):
+        model = load(path, threads=threads, bulk=bulk)
+        assert model.callers == (threads if bulk else 1)
+        told: list[int] = []
+        found = [
+            model.sample(70, 3),
+            np.concatenate(list(model.stream(41, 3, start=8, labels=labels[:41], truncation=0.7, batch=5))),
+            model.grid(70, 3, zoom=2, columns=9, progress=told.append),
+            model.decode(z, labels),
+            np.array(list(model.walk([1, 2, 3], 13, label=4))),
+        ]
+        assert told == [*range(8, 70, 8), 70]
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_large_picture_is_drawn_by_all_threads_together(make_tiny: MakeTiny) -> None:
+    large = load(make_tiny(image_size=(1024, 1024), latent_dim=1).path, threads=4, bulk=True)
+    assert large.callers == 1
+    assert large.sample(1).shape == (1, 1024, 1024, 1)
+
+
+def test_stream_in_bulk_draws_a_few_batches_ahead(plain: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    run = Generator.run
+    monkeypatch.setattr(Generator, "run", lambda self, feed: drawn.append(len(feed["z"])) or run(self, feed))
+    model = load(plain.path, threads=3, bulk=True)
+    batches = model.stream(10**12)
+    for i in range(1, 10):
+        assert next(batches).shape == (8, 6, 5, 1)
+        assert i <= len(drawn) <= i + 6
+    with pytest.raises(ArgumentError):
+        model.stream(4, seed=-1)
+
+
+def test_what_fails_in_a_drawing_thread_is_raised(plain: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(plain.path, threads=3, bulk=True)
+    monkeypatch.setattr(model._session, "run", lambda *_: 1 / 0)
+    with pytest.raises(ModelError, match=r"tiny\.onnx: onnxruntime failed to run it: division by zero"):
+        model.sample(100)
+
+
 # Wrong arguments
 
 

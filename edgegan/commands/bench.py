@@ -60,6 +60,7 @@ def bench(model: str | None, seconds: int, as_json: bool, provider: str, threads
         "processor": _processor(),
         **_cold_start(model, generator.provider, threads),
         "batches": [_measure(generator, batch, seconds) for batch in BATCHES],
+        "bulk": _bulk(model, generator.provider, threads, seconds),
     }
     best = min(result["batches"], key=lambda measured: measured["ms_an_image"])
     result["best_batch"] = best["batch"]
@@ -81,6 +82,10 @@ def bench(model: str | None, seconds: int, as_json: bool, provider: str, threads
             f"{shares['noise']:>5.1%}  {shares['model']:>5.1%}  {shares['pixels']:>6.1%}  {shares['encoding']:>5.1%}"
         )
     click.echo("\n* the best batch size, by the median")
+    bulk = result["bulk"]
+    if bulk is not None:
+        how = f"{bulk['callers']} batches of {bulk['batch']} at once"
+        click.echo(f"in bulk, {how}: {bulk['images_per_second']:,.0f} images a second, without PNG")
 
 
 def _measure(generator: "Generator", batch: int, seconds: float) -> dict[str, Any]:
@@ -119,6 +124,23 @@ def _measure(generator: "Generator", batch: int, seconds: float) -> dict[str, An
         "p99_ms": _percentile(totals, 99),
         "shares": {stage: time / sum(spent.values()) for stage, time in spent.items()},
     }
+
+
+def _bulk(model: str | None, provider: str, threads: int, seconds: float) -> dict[str, Any] | None:
+    """How fast `load(bulk=True)` draws for some seconds; None if that is no other way here."""
+    from edgegan.model import BATCH, MAX_COUNT
+
+    generator = edgegan.load(model, provider, threads, bulk=True)
+    if generator.callers == 1:
+        return None
+    batches = generator.stream(MAX_COUNT)
+    for _ in range(2 * generator.callers):  # as many as were drawn ahead: these warm up
+        next(batches)
+    drawn, start = 0, time.perf_counter()
+    while not drawn or time.perf_counter() < start + seconds:
+        drawn += len(next(batches))
+    rate = drawn / (time.perf_counter() - start)
+    return {"callers": generator.callers, "batch": BATCH, "images_per_second": rate}
 
 
 def _percentile(ascending: list[float], percent: int) -> float:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_SHEET = 16384  # pixels a side of a grid
 MAX_WEBP = 16383  # what that format holds
 GRID, FOLDER, STDOUT = "grid", "folder", "-"  # kinds of output; the others are "npy" and "npz"
+BULK = 16  # batches from which it pays that each thread draws one of its own
 PATIENCE = 1.0  # seconds without a bar
 
 
@@ -144,9 +145,10 @@ def sample(
 
     # Whatever can be found wrong before the work is found before the work.
     kind, format = _kind_of(output, format)
-    generator = edgegan.load(model, provider, threads, foreign=foreign)
+    batch = batch or BATCH
+    generator = edgegan.load(model, provider, threads, bulk=n >= BULK * batch * (shard or (1, 1))[1], foreign=foreign)
     chosen = tuple(_labels_of(generator, labels))
-    request = out.Request(generator, n, seed, start, chosen, truncation, psi, batch or BATCH)
+    request = out.Request(generator, n, seed, start, chosen, truncation, psi, batch)
     request.check()
     if shard is not None:
         request = request.part(*shard)

@@ -5,6 +5,9 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "edgegan.h"
@@ -337,6 +340,114 @@ static PyObject *core_png(PyObject *module, PyObject *args)
     return answer != NULL || PyErr_Occurred() ? answer : result(status);
 }
 
+/* One of the files of save_pngs. */
+typedef struct {
+    const char *path;
+    edgegan_text *texts;
+    size_t text_count;
+} png_file;
+
+/* Writes data to a new file and gives it its name when it is whole. Returns errno, and leaves nothing, if that fails. */
+static int save_whole(const char *temporary, const char *path, const void *data, size_t size)
+{
+    errno = 0;
+    FILE *file = fopen(temporary, "wbx");
+    if (file == NULL)
+        return errno;
+    setvbuf(file, NULL, _IONBF, 0);
+    int whole = fwrite(data, 1, size, file) == size;
+    int error = errno;
+    if (fclose(file) != 0 && whole) {
+        whole = 0;
+        error = errno;
+    }
+    if (whole && rename(temporary, path) == 0)
+        return 0;
+    if (whole)
+        error = errno;
+    remove(temporary);
+    return error != 0 ? error : EIO;
+}
+
+/* The items of `list`, (path, texts) or None, as an array to be freed with free_files; NULL with an exception. */
+static png_file *get_files(PyObject *list, Py_ssize_t n)
+{
+    png_file *files = PyMem_Calloc((size_t)n + 1, sizeof *files);
+    if (files == NULL)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; files != NULL && i < n; i++) {
+        PyObject *item = PyList_GetItem(list, i), *texts;
+        char *path;
+        if (item == Py_None)
+            continue;
+        if (!PyArg_ParseTuple(item, "yO!", &path, &PyTuple_Type, &texts) ||
+            (files[i].texts = get_texts(texts, &files[i].text_count)) == NULL) {
+            while (i-- > 0)
+                PyMem_Free(files[i].texts);
+            PyMem_Free(files);
+            return NULL;
+        }
+        files[i].path = path;
+    }
+    return files;
+}
+
+/* Many pictures in one go, during which other threads run: for each of them alone, taking turns would cost more than
+ * the work. */
+static PyObject *core_save_pngs(PyObject *module, PyObject *args)
+{
+    PyObject *object, *list;
+    const char *temporary;
+    Py_buffer pixels;
+    edgegan_status status = EDGEGAN_OK;
+    int error = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OO!y", &object, &PyList_Type, &list, &temporary) ||
+        !get_buffer(object, &pixels, 0, 4, 'B'))
+        return NULL;
+    const Py_ssize_t n = pixels.shape[0];
+    const size_t height = (size_t)pixels.shape[1], width = (size_t)pixels.shape[2];
+    const size_t channels = (size_t)pixels.shape[3];
+    if (PyList_Size(list) != n || pixels.strides[3] != 1 || pixels.strides[2] != pixels.shape[3])
+        status = EDGEGAN_ERROR_BUFFER;
+    png_file *files = status == EDGEGAN_OK ? get_files(list, n) : NULL;
+    if (files != NULL) {
+        PyThreadState *state = PyEval_SaveThread();
+        for (Py_ssize_t i = 0; i < n && status == EDGEGAN_OK && error == 0; i++) {
+            size_t workspace_size, file_size, written;
+            if (files[i].path == NULL)
+                continue;
+            status = edgegan_png_sizes(width, height, channels, files[i].texts, files[i].text_count,
+                                       &workspace_size, &file_size);
+            if (status != EDGEGAN_OK)
+                break;
+            void *workspace = malloc(workspace_size), *file = malloc(file_size);
+            if (workspace == NULL || file == NULL)
+                error = ENOMEM;
+            else
+                status = edgegan_png((const char *)pixels.buf + i * pixels.strides[0], pixels.strides[1], width,
+                                     height, channels, files[i].texts, files[i].text_count, workspace,
+                                     workspace_size, file, file_size, &written);
+            if (status == EDGEGAN_OK && error == 0)
+                error = save_whole(temporary, files[i].path, file, written);
+            free(workspace);
+            free(file);
+        }
+        PyEval_RestoreThread(state);
+        for (Py_ssize_t i = 0; i < n; i++)
+            PyMem_Free(files[i].texts);
+        PyMem_Free(files);
+    }
+    PyBuffer_Release(&pixels);
+    if (PyErr_Occurred())
+        return NULL;
+    if (error != 0) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return result(status);
+}
+
 /* The build */
 
 static PyObject *core_instruction_set(PyObject *module, PyObject *args)
@@ -364,6 +475,8 @@ static PyMethodDef methods[] = {
     {"to_float", core_to_float, METH_VARARGS, "to_float(pixels: uint8 [n, h, w, c], out: float32 [n, c, h, w])"},
     {"png", core_png, METH_VARARGS,
      "png(pixels: uint8 [h, w, c], (keyword, text, ...): tuple of bytes) -> bytes, the file"},
+    {"save_pngs", core_save_pngs, METH_VARARGS,
+     "save_pngs(pixels: uint8 [n, h, w, c], [(path, (keyword, text, ...)) or None, ...], temporary): all are bytes"},
     {"instruction_set", core_instruction_set, METH_NOARGS, "instruction_set() -> str"},
     {NULL, NULL, 0, NULL},
 };
