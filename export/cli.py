@@ -12,7 +12,7 @@ from edgegan.errors import ArgumentError, MissingExtraError, printable
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(edgegan.__version__, prog_name="edgegan-export")
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("source", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
@@ -26,8 +26,16 @@ from edgegan.errors import ArgumentError, MissingExtraError, printable
     default="",
     help="The licence of the model, to be written into it; think of that of the pictures.",
 )
+@click.option(
+    "--lower",
+    type=click.Choice(("auto", "none")),
+    default="auto",
+    show_default=True,
+    help="Rewrite the model into an equal one that is faster: auto measures on this processor what is; it takes some "
+    "seconds.",
+)
 @debug_option
-def cli(folder: Path, output: Path, licence: str) -> None:
+def cli(source: Path, output: Path, licence: str, lower: str) -> None:
     """Turn the training run in the folder RUN into one ONNX file.
 
     \b
@@ -36,6 +44,9 @@ def cli(folder: Path, output: Path, licence: str) -> None:
 
     The file holds the averaged generator of the newest checkpoint, a free batch, and a description of itself with
     golden samples. It is written only if onnxruntime draws what torch draws, at batches 1, 2, 3 and 17.
+
+    RUN may also be an .onnx file that edgegan-export wrote: it is then made faster for this processor, and the rest of
+    it stays as it is.
     """
     from importlib.util import find_spec
 
@@ -44,22 +55,31 @@ def cli(folder: Path, output: Path, licence: str) -> None:
     if output.suffix.lower() != ".onnx":
         raise ArgumentError(f"cannot write {output}: the file's name must end in .onnx")
     check_output(output)
-    for module, extra in (
-        ("torch", "export"),
-        ("onnx", "export"),
-        ("onnxscript", "export"),
-        ("onnxruntime", "cpu"),
-    ):
-        if find_spec(module) is None:
+    model = source.suffix.lower() == ".onnx" and not source.is_dir()
+    if model and (licence or lower == "none"):
+        raise ArgumentError(f"{source} is a model already, so it can only be lowered: leave out --licence and --lower")
+    for module, extra in (("torch", "export"), ("onnx", "export"), ("onnxscript", "export"), ("onnxruntime", "cpu")):
+        if find_spec(module) is None and not (model and module in ("torch", "onnxscript")):
             raise MissingExtraError.of("export", module, extra)
-    from edgegan.export.pipeline import export_run
-
-    report = export_run(folder, output, licence)
     name = printable(shlex.quote(str(output)))
-    click.echo(
-        f"{name}: {report.file_bytes / 1e6:.2f} MB, {report.parameters:,} parameters, {report.kimg:g} kimg; "
-        f"onnxruntime = torch to {report.difference:.1g} at batches 1, 2, 3, 17; try  edgegan sample {name}"
-    )
+    if model:
+        from edgegan.export.lower import lower_file
+
+        lowered, difference = lower_file(source, output)
+        lines = lowered.lines()
+        size = output.stat().st_size / 1e6
+        click.echo(f"{name}: {size:.2f} MB; draws what {printable(str(source))} draws, to {difference:.1g}")
+    else:
+        from edgegan.export.pipeline import export_run
+
+        report = export_run(source, output, licence, lowering=lower == "auto")
+        lines = report.lowered.lines() if report.lowered else []
+        click.echo(
+            f"{name}: {report.file_bytes / 1e6:.2f} MB, {report.parameters:,} parameters, {report.kimg:g} kimg; "
+            f"onnxruntime = torch to {report.difference:.1g} at batches 1, 2, 3, 17; try  edgegan sample {name}"
+        )
+    for line in lines:
+        click.echo(line)
 
 
 def main() -> None:

@@ -1,15 +1,17 @@
-"""Export a run: load its averaged generator, trace it, prove it, write it."""
+"""Export a run: load its averaged generator, trace it, lower it, prove it, write it."""
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from edgegan._files import atomic_write
 from edgegan.errors import ExportError
-from edgegan.export.onnx import describe, to_model
+from edgegan.export.lower import Lowered, lower
+from edgegan.export.onnx import GOLDEN_SEED, describe, to_model
 from edgegan.export.verify import check_parity
+from edgegan.model import BATCH, inputs_of
 from edgegan.trainer.run import Run
 
 
@@ -21,10 +23,14 @@ class Report:
     parameters: int
     kimg: float  # of training, in thousands of images
     difference: float  # the largest between onnxruntime and torch, in pixels of [-1, 1]
+    lowered: Lowered | None = field(repr=False, default=None)  # if it was asked for
 
 
-def export_run(folder: Path, output: Path, licence: str = "") -> Report:
+def export_run(folder: Path, output: Path, licence: str = "", lowering: bool = False) -> Report:
     """Write the newest checkpoint of the run in `folder` as the ONNX model `output`, whole or not at all.
+
+    lowering: rewrite the graph into the form that is fastest on this processor, see lower.py. What is chosen depends on
+    measured times, so two exports of one run may differ in their bytes.
 
     Raises RunError for a folder that is no run, ExportError if the run has no checkpoint, cannot be traced, or does not
     match in onnxruntime.
@@ -46,8 +52,12 @@ def export_run(folder: Path, output: Path, licence: str = "") -> Report:
         kimg=state["nimg"] / 1000,
         licence=licence,
     )
-    data = describe(to_model(module, spec), spec, module)
+    model, lowered = to_model(module, spec), None
+    if lowering:
+        lowered = lower(model, inputs_of(spec, GOLDEN_SEED, BATCH))
+        model = lowered.model
+    data = describe(model, spec, module)
     difference = check_parity(data, module)
     with atomic_write(output, durable=True) as file:
         file.write(data)
-    return Report(len(data), sum(p.numel() for p in module.parameters()), spec.kimg, difference)
+    return Report(len(data), sum(p.numel() for p in module.parameters()), spec.kimg, difference, lowered)

@@ -1,5 +1,6 @@
 """edgegan-export: torch equals onnxruntime, one file that tells all, and nothing written otherwise."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from edgegan.trainer.data import open_dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.run import Run
 from edgegan.trainer.settings import DataSettings, Settings
-from support import Silent, command
+from support import command, train
 
 
 @pytest.fixture(scope="module", params=recipes.names())
@@ -31,7 +32,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         request.param, {"kimg": 0.128, "batch": 32}, DataSettings.of(dataset, "digits", None), sample_kimg=1.0
     )
     made = Run.create(folder / "run", settings)
-    Trainer(made, dataset, "cpu").train(Silent())
+    train(made, dataset)
     return made
 
 
@@ -39,6 +40,7 @@ def test_command_exports_and_sample_draws(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "digits.onnx"
     shown = command("edgegan-export", run.folder, "-o", model, "--licence", "CC0")
     assert shown.returncode == 0, shown.stderr
+    assert re.search(r"^lowered: \S+ -> \S+ us a picture here|^lowering found nothing", shown.stdout, re.MULTILINE)
     assert [p.name for p in tmp_path.iterdir()] == ["digits.onnx"]
     generator = load(model)
     spec = generator.spec
@@ -52,6 +54,14 @@ def test_command_exports_and_sample_draws(run: Run, tmp_path: Path) -> None:
     assert str(Path.cwd()) not in str(found)
     sampled = command("edgegan", "sample", model, "-n", "16", "-o", tmp_path / "samples.png")
     assert sampled.returncode == 0, sampled.stderr
+
+
+def test_command_without_lowering_writes_the_same_bytes_each_time(run: Run, tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        shown = command("edgegan-export", run.folder, "-o", tmp_path / name, "--lower", "none")
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.count("\n") == 1
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_torch_equals_onnxruntime_on_fresh_latents(run: Run, tmp_path: Path) -> None:
@@ -68,7 +78,7 @@ def test_torch_equals_onnxruntime_on_fresh_latents(run: Run, tmp_path: Path) -> 
 def test_last_grid_is_what_the_exported_model_draws(run: Run, tmp_path: Path) -> None:
     pipeline.export_run(run.folder, tmp_path / "a.onnx")
     dataset = open_dataset("digits")
-    previewed = Trainer(run, dataset, "cpu").draw(16).astype(int)
+    previewed = Trainer(run, dataset, "cpu").preview.draw(16).astype(int)
     assert np.abs(previewed - load(tmp_path / "a.onnx").sample(16, seed=0)).max() <= 1
 
 
@@ -131,7 +141,7 @@ def test_weights_that_are_not_finite_are_refused(run: Run, tmp_path: Path) -> No
     for value in state["nets"].values():
         if value.is_floating_point():
             value.fill_(float("nan"))
-    checkpoint.save(run.checkpoints, 999_999, state)
+    checkpoint.write(run.checkpoints, 999_999, state | {"nimg": 999_999})
     try:
         with pytest.raises(ExportError, match="finite"):
             pipeline.export_run(run.folder, tmp_path / "a.onnx")
