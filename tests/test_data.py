@@ -16,7 +16,7 @@ from PIL import Image
 
 from edgegan import noise
 from edgegan.errors import ArgumentError, DataError
-from edgegan.trainer.data import cache, default_root, open_dataset, pictures, sample_order
+from edgegan.trainer.data import default_root, entry, open_dataset, pictures, sample_order
 from support import RNG, random_picture, save_picture
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -230,7 +230,7 @@ def test_digest_depends_on_shape_pixels_and_labels(tmp_path):
 def test_no_room_is_said_before_the_disk_is_full(folder, root, monkeypatch):
     for i in range(2):
         save_picture(folder / f"{i}.png")
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 8 * 8 * 3 - 1))
+    monkeypatch.setattr(entry.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 8 * 8 * 3 - 1))
     with pytest.raises(DataError, match="--data-root"):
         open_dataset(str(folder))
     assert not list((root / "decoded").iterdir())
@@ -255,7 +255,7 @@ def test_a_failed_write_leaves_nothing(folder, root, monkeypatch):
     def refuse(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", refuse)
+    monkeypatch.setattr(entry.os, "fsync", refuse)
     with pytest.raises(OSError, match="No space"):
         open_dataset(str(folder))
     assert not list((root / "decoded").iterdir())

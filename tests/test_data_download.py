@@ -103,7 +103,7 @@ def test_the_published_sets():
 
 def test_download_and_then_no_network(serve, root):
     server, steps = serve(), []
-    dataset = open_dataset("mnist", mirror=server.url, progress=lambda *step: steps.append(step))
+    dataset = open_dataset("mnist", download_from=server.url, progress=lambda *step: steps.append(step))
     np.testing.assert_array_equal(dataset.images[..., 0], IMAGES)
     np.testing.assert_array_equal(dataset.labels, LABELS)
     assert dataset.classes == tuple("0123456789")
@@ -127,7 +127,7 @@ def test_a_given_mirror_is_the_only_one(serve, monkeypatch):
     lost, public = serve(), serve()
     lost.files.clear()
     monkeypatch.setitem(NAMED, "mnist", replace(NAMED["mnist"], mirrors=(public.url,)))
-    message = error_of(mirror=lost.url)
+    message = error_of(download_from=lost.url)
     assert lost.url in message
     assert "404" in message
     assert not public.asked
@@ -137,7 +137,7 @@ def test_every_failure_is_told_with_the_way_out(root):
     message = error_of()
     assert "http://127.0.0.1:9/" in message
     assert "refused" in message
-    assert "--mirror" in message
+    assert "--download-from" in message
     assert str(root / "downloads" / "mnist") in message
 
 
@@ -155,7 +155,7 @@ def test_every_failure_is_told_with_the_way_out(root):
 def test_wrong_content_is_refused_and_not_kept(serve, root, body, said):
     server = serve()
     server.files[PICTURES] = body
-    assert said in error_of(mirror=server.url)
+    assert said in error_of(download_from=server.url)
     assert not list((root / "downloads" / "mnist").iterdir())
 
 
@@ -163,7 +163,7 @@ def test_a_broken_connection_is_noticed(serve, root):
     server = serve()
     server.promise = 7
     size = len(GOOD[PICTURES])
-    assert f"{size} of {size + 7} bytes" in error_of(mirror=server.url)
+    assert f"{size} of {size + 7} bytes" in error_of(download_from=server.url)
     assert not parts(root)
 
 
@@ -176,7 +176,7 @@ def test_without_a_network(tmp_path, root, packed, how):
         path = folder / (f"{name}.gz" if packed else name)
         path.write_bytes(gzip.compress(raw) if packed else raw)
     mirror = {"folder": str(folder), "file URL": folder.as_uri(), "by hand": None}[how]
-    assert len(open_dataset("mnist", mirror=mirror)) == 20
+    assert len(open_dataset("mnist", download_from=mirror)) == 20
 
 
 def test_a_wrong_file_put_there_by_hand_is_refused(root):
@@ -191,4 +191,4 @@ def test_a_wrong_file_put_there_by_hand_is_refused(root):
 
 @pytest.mark.parametrize("mirror", ["ftp://127.0.0.1/", "/no/such/folder", "http://127.0.0.1:x/"])
 def test_mirrors_that_are_none(mirror):
-    assert mirror in error_of(mirror=mirror)
+    assert mirror in error_of(download_from=mirror)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import re
 import zipfile
 import zlib
@@ -87,7 +88,8 @@ def is_idx(path: Path) -> bool:
 
 def idx_in(folder: Path) -> tuple[Path, Path | None] | None:
     """The images and the labels of the training set among a folder's IDX files, or None."""
-    found = sorted(p for p in folder.glob("train-images*") if is_idx(p) and p.is_file())
+    beginning = (folder / name for name in os.listdir(folder) if name.startswith("train-images"))
+    found = sorted(p for p in beginning if is_idx(p) and p.is_file())
     return (found[0], idx_labels_of(found[0])) if found else None  # sorted: the unpacked one goes first
 
 

@@ -74,14 +74,14 @@ NAMED = {
 }
 
 
-def fetch(named: NamedSet, root: Path, mirror: str | None, progress: Progress | None) -> tuple[Path, Path]:
+def fetch(named: NamedSet, root: Path, download_from: str | None, progress: Progress | None) -> tuple[Path, Path]:
     """The images and labels files of a named set below `root`, downloaded if they are not there.
 
-    mirror: an http(s) or file URL or a folder, used instead of the public ones. Raises DataError that tells
+    download_from: an http(s) or file URL or a folder, used instead of the public ones. Raises DataError that tells
     what became of every mirror.
     """
     folder = root / "downloads" / named.name
-    mirrors = named.mirrors if mirror is None else (mirror,)
+    mirrors = named.mirrors if download_from is None else (download_from,)
     return _fetch(named.images, folder, mirrors, progress), _fetch(named.labels, folder, mirrors, progress)
 
 
@@ -109,7 +109,7 @@ def _fetch(file: File, folder: Path, mirrors: tuple[str, ...], progress: Progres
         finally:
             part.unlink(missing_ok=True)
     raise DataError(
-        f"cannot download {packed.name}: {'; '.join(failures)}; pass --mirror URL-OR-FOLDER, or put the "
+        f"cannot download {packed.name}: {'; '.join(failures)}; pass --download-from URL-OR-FOLDER, or put the "
         f"file into {printable(folder)} by hand"
     )
 

@@ -1,8 +1,8 @@
 """One picture: from a file of any accepted format to uint8 pixels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ OTHER_SUFFIXES = frozenset(
     | {".tga", ".ico", ".icns", ".pcx", ".exr", ".hdr", ".dds", ".eps", ".qoi"}
     | {".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 )
+# How a picture that is no square becomes one: its central square; the whole of it between bars of white, on which
+# transparent pictures are laid, too; or distorted.
+FITS = ("crop", "pad", "stretch")
 MAX_PIXELS = 89_478_485  # of one picture: 256 MiB as RGB, Pillow's own measure of a decompression bomb
 MAX_BYTES = 256 << 20  # of one file
 
@@ -39,25 +42,26 @@ _UPRIGHT = {
 }
 
 
-def is_grey(stream: IO[bytes]) -> bool:
-    """Whether the picture is stored as grey; reads the header only. A broken one counts as grey."""
-    try:
-        image = Image.open(stream, formats=FORMATS)
-        if image.mode == "P":
-            palette = np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)
-            return bool((palette == palette[:, :1]).all())
-        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-    except Exception:  # whatever is wrong with it, decode() says so with its name
-        return True
+@dataclass(frozen=True)
+class Treatment:
+    """What becomes of a decoded picture."""
+
+    resolution: int | None  # pixels a side; None: as it is
+    channels: int | None  # 1 or 3; None: 1 if it is stored as grey, else 3
+    fit: str  # one of FITS: how it becomes a square of `resolution`
+
+    def keeps(self, shape: tuple[int, ...]) -> bool:
+        """Whether pictures of `shape`, [..., H, W, C], stay as they are."""
+        side = self.resolution
+        return side in (None, shape[-3]) and side in (None, shape[-2]) and self.channels in (None, shape[-1])
 
 
-def decode(stream: IO[bytes]) -> Image.Image:
+def decode(data: bytes) -> Image.Image:
     """The picture upright, without transparency, in 8 bits: mode L or RGB. Raises anything if it is broken.
 
-    Transparent pictures are laid on white. Of an animation the first frame is taken. Colour profiles are
-    ignored.
+    L if it is stored as grey: also in a palette of nothing but greys. Transparent pictures are laid on white. Of an
+    animation the first frame is taken. Colour profiles are ignored.
     """
-    data = stream.read(MAX_BYTES + 1)
     if not data:
         raise ValueError("an empty file")
     if len(data) > MAX_BYTES:
@@ -74,11 +78,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return _grey_of_16_bits(image)
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 bits a channel")
-    grey = image.mode in ("1", "L", "LA", "La")
+    mode = "L" if _is_grey(image) else "RGB"
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("L" if grey else "RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode == "P":
+        palette = np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)
+        return bool((palette == palette[:, :1]).all())
+    return image.mode in ("1", "L", "LA", "La")
 
 
 def _grey_of_16_bits(image: Image.Image) -> Image.Image:
@@ -93,6 +104,8 @@ def _grey_of_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    if not original.info and original.format != "TIFF":
+        return image  # quickly: most small pictures say nothing of a camera
     try:
         orientation = original.getexif().get(_EXIF_ORIENTATION)
     except Exception:  # damaged camera data: the pixels are whole, and viewers show them unturned too
@@ -101,23 +114,34 @@ def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def pixels(image: Image.Image, resolution: int | None, channels: int) -> NDArray[np.uint8]:
-    """[H, W, channels] uint8 of a picture in mode L or RGB; H = W = resolution unless that is None.
+def pixels(image: Image.Image, how: Treatment) -> NDArray[np.uint8]:
+    """[1, H, W, C] uint8 of a picture in mode L or RGB; H = W = resolution unless that is None.
 
-    Cropped to the central square and resized with Lanczos, which averages over the pixels that it merges.
-    RGB becomes grey as ITU-R 601 luma.
+    Resized with Lanczos, which averages over the pixels that it merges. RGB becomes grey as ITU-R 601 luma.
     """
-    if resolution is not None and image.size != (resolution, resolution):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
+    if how.resolution is not None and image.size != (how.resolution, how.resolution):
+        image = _square(image, how.resolution, how.fit)
+    if how.channels is not None and len(image.getbands()) != how.channels:
+        image = image.convert("L" if how.channels == 1 else "RGB")
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(1, image.height, image.width, -1)
+
+
+def _square(image: Image.Image, side: int, fit: str) -> Image.Image:
+    width = height = side
+    if fit == "crop":
+        cut = min(image.size)
+        left, top = (image.width - cut) // 2, (image.height - cut) // 2
         # Not resize(box=...), whose filter reaches over the edge of the box.
-        image = image.crop((left, top, left + side, top + side))
-        # reducing_gap averages whole pixels first: several times as fast, and within 1 of the full filter.
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
-    return np.asarray(image).reshape(image.height, image.width, channels)
+        image = image.crop((left, top, left + cut, top + cut))
+    elif fit == "pad":
+        width, height = (max(1, round(side * length / max(image.size))) for length in image.size)
+    # reducing_gap averages whole pixels first: several times as fast, and within 1 of the full filter.
+    image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if image.size == (side, side):
+        return image
+    square = Image.new(image.mode, (side, side), "white")
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
 
 
 def complaint(error: Exception) -> str:
