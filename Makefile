@@ -1,11 +1,13 @@
 # make demo   train a GAN on handwritten digits, export it, draw with it (some five minutes on 2 cores)
-# make test   the test suite, with the C core and with NumPy in its place (minutes)
+# make test   the test suite, and what draws once more with NumPy in the place of the C core (minutes)
 # make test-slow   exhaustive tests, sanitizers, fuzzing, other processors (a quarter of an hour): docs/robustness.md
 # make lint   ruff and mypy              make clean       remove the environment and the demo
 PYTHON ?= python3
 DEMO_KIMG ?= 80
 BIN := .venv/bin
 BUILD := pyproject.toml setup.py constraints.txt $(wildcard edgegan/core/*.[ch])
+# The tests of what the C core does and of what draws with it; training and export see the same bits with either.
+RUNTIME_TESTS := $(foreach n,noise pixels image order model foreign packaging cli_sample cli_output cli_model cli_fire,tests/test_$(n).py)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow lint clean
@@ -19,9 +21,10 @@ demo: .venv/.train
 	@printf '         demo/run/progress.gif  how they came to be\n'
 	@printf 'Try next $(BIN)/edgegan sample demo/digits.onnx -n 100 --seed 1 -o demo/more.png\n'
 
+# Each process of the tests computes on one thread: together they keep every processor busy.
 test: .venv/.test
-	$(BIN)/pytest -m "not slow"
-	EDGEGAN_PUREPYTHON=1 $(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 EDGEGAN_PUREPYTHON=1 $(BIN)/pytest -n auto -m "not slow" $(RUNTIME_TESTS)
 
 test-slow: .venv/.test
 	$(BIN)/pytest -m slow

@@ -14,7 +14,6 @@ lomiri-wallpapers-20.04.
 
 import argparse
 import io
-import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from statistics import median
 import numpy as np
 import PIL
 import torch
+from common import processor
 from PIL import Image, ImageDraw, ImageOps
 
 from edgegan import _backend, load, noise
@@ -221,14 +221,6 @@ def multiply_peak() -> float:
     """Multiplications a second in a float32 matrix product on one thread."""
     a = torch.ones(1024, 1024)
     return 1024**3 / min(seconds_a_call(lambda: a @ a, 1) for _ in range(10))
-
-
-def processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:

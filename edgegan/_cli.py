@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from edgegan.errors import ArgumentError, EdgeGANError, printable
+from edgegan.errors import ArgumentError, EdgeGANError, EdgeGANWarning, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,6 +87,15 @@ def run(command: click.Command, prog: str, args: Sequence[str] | None = None) ->
     with suppress(ValueError):  # outside the main thread there are no signals to handle
         # An orderly exit, so that half-written files are removed. Commands may set their own handler.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    show = warnings.showwarning
+
+    def show_ours(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, EdgeGANWarning):
+            click.echo(printable(f"{prog}: warning: {message}"), err=True)
+        else:
+            show(message, category, *rest, **more)
+
+    warnings.showwarning = show_ours
     state = _State(debug=os.environ.get("EDGEGAN_DEBUG", "") not in ("", "0"))
     try:
         status = command.main(args=args, prog_name=prog, standalone_mode=False, obj=state)
@@ -106,11 +116,17 @@ def run(command: click.Command, prog: str, args: Sequence[str] | None = None) ->
         _fail(f"{path}: error: {line}. Try '{path} --help'.", 2, state)
     except click.ClickException as error:
         _fail(f"{prog}: error: {' '.join(error.format_message().split())}", 1, state)
-    except EdgeGANError as error:
-        _fail(f"{prog}: error: {error}", 2 if isinstance(error, ArgumentError) else 1, state)
-    except OSError as error:
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        _fail(f"{prog}: error: {where}{error.strerror or error}", 1, state)
+    except (EdgeGANError, OSError) as error:
+        line, status = failure(error)
+        _fail(f"{prog}: error: {line}", status, state)
+
+
+def failure(error: EdgeGANError | OSError) -> tuple[str, int]:
+    """What a command says of an error, on one line, and its exit status."""
+    if isinstance(error, EdgeGANError):
+        return printable(error), 2 if isinstance(error, ArgumentError) else 1
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return printable(f"{where}{error.strerror or error}"), 1
 
 
 def _fail(line: str, status: int, state: _State) -> NoReturn:

@@ -65,6 +65,10 @@ class MissingExtraError(EdgeGANError, ImportError):
         return cls(line, name=module)
 
 
+class EdgeGANWarning(UserWarning):
+    """Something that went another way than expected and does not stop the work; commands show it on one line."""
+
+
 def printable(text: object) -> str:
     """`text` on one line, safe for a terminal: what does not print (controls, newlines) is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))

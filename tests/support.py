@@ -20,6 +20,7 @@ from edgegan.trainer.settings import DataSettings, Settings
 
 BIN = Path(sys.executable).parent
 TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+STOPPED = 130
 TINY = {"kimg": 0.064, "batch": 16}  # hyper-parameters of a run of four iterations
 RNG = np.random.default_rng(0)
 BACKENDS = [_pure] if _backend.NAME == "python" else [_backend.core, _pure]
@@ -43,8 +44,21 @@ class Silent:
     def record(self, record: dict[str, Any]) -> None:
         pass
 
-    def __call__(self) -> bool:
-        return self.nimg >= self.stop_at
+    def sample(self, nimg: int, grid: np.ndarray) -> None:
+        pass
+
+    def __call__(self) -> int:
+        return STOPPED if self.nimg >= self.stop_at else 0
+
+
+def train(run: Run, dataset: Dataset, stop_at: int = 10**9, **how: Any) -> bool:
+    """Train on the CPU to the end, or until `stop_at` images are shown. Returns whether the run is complete."""
+    from edgegan.trainer.loop import Trainer
+
+    reporter = Silent(stop_at)
+    status = Trainer(run, dataset, "cpu", **how).train([reporter], reporter)
+    assert status in (0, STOPPED)
+    return status == 0
 
 
 def random_picture(h: int = 8, w: int = 8, c: int = 3) -> np.ndarray:
@@ -69,7 +83,8 @@ def result_of(run: Run) -> tuple[dict[str, object], list[dict[str, object]]]:
     """The last checkpoint and the log, without what a clock wrote."""
     state = run.newest_checkpoint()
     assert state is not None
-    log = [{k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in run.read_log()]
+    clocked = ("seconds", "images_per_second", "memory_mb")
+    log = [{k: v for k, v in record.items() if k not in clocked} for record in run.read_log()]
     return {k: v for k, v in state.items() if k not in ("seconds", "since")}, log
 
 

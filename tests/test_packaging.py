@@ -218,6 +218,7 @@ ORDER = [
     "gate",
     "session",
     "foreign",
+    "_order",
     "model",
     "output",
     "cli",

@@ -11,7 +11,7 @@ from edgegan.trainer import checkpoint, recipes
 from edgegan.trainer.data import Dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.run import Run
-from support import TINY, Silent, command, equal, make_run, result_of
+from support import TINY, command, equal, make_run, result_of, train
 
 
 @pytest.mark.parametrize("keep", [0, 1000])
@@ -19,23 +19,39 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
     keep: int, pictures: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
-    Trainer(run, dataset, "cpu").train(Silent())
-    expected, log = result_of(run)
-    newest = checkpoint.found(run.checkpoints)[-1]
+    train(run, dataset)
+    expected = result_of(run)
+    before, newest = checkpoint.found(run.checkpoints)
     newest.write_bytes(newest.read_bytes()[:keep])
+    resumed = command("edgegan-train", "resume", run.folder)
+    assert resumed.returncode == 0
+    warning = f"edgegan-train: warning: checkpoint {newest} is damaged or cut short; going on from {before.name}"
+    assert warning in resumed.stderr.splitlines()
+    assert equal(result_of(run), expected)
+
+
+def test_without_a_whole_checkpoint_nothing_is_begun_anew(pictures: Path, dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
+    train(run, dataset)
+    log = run.log.read_bytes()
+    for path in checkpoint.found(run.checkpoints):
+        path.write_bytes(path.read_bytes()[:-100])
+    failed = command("edgegan-train", "resume", run.folder)
+    assert failed.returncode == 1
+    assert "is damaged" in failed.stderr.splitlines()[-1]
+    for path in checkpoint.found(run.checkpoints):
+        path.unlink()
     failed = command("edgegan-train", "resume", run.folder)
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
-    assert f"checkpoint {newest} is damaged" in failed.stderr
-    newest.unlink()
-    Trainer(run, dataset, "cpu").train(Silent())
-    assert equal(result_of(run), (expected, log))
+    assert "holds no checkpoint" in failed.stderr
+    assert run.log.read_bytes() == log
 
 
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_a_crash_between_checkpoints_loses_nothing(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     """As after kill -9: the log is ahead of the newest checkpoint, and its last line is cut short."""
     run = make_run(tmp_path / "run", dataset, recipe, sample_kimg=0.016)
-    Trainer(run, dataset, "cpu").train(Silent())
+    train(run, dataset)
     expected = result_of(run)
     checkpoint.found(run.checkpoints)[-1].unlink()
     run.log.write_bytes(run.log.read_bytes()[:-9])
@@ -46,7 +62,7 @@ def test_a_crash_between_checkpoints_loses_nothing(recipe: str, dataset: Dataset
         run.read_log()
     lines = run.log.read_text().splitlines()
     run.log.write_text("\n".join([*lines[:3], lines[4]]))
-    assert Trainer(Run.open(run.folder), dataset, "cpu").train(Silent())
+    assert train(Run.open(run.folder), dataset)
     assert equal(result_of(run), expected)
 
 
@@ -61,8 +77,10 @@ def test_two_trainers_on_one_run(dataset: Dataset, pictures: Path, tmp_path: Pat
 
 def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, "edge", config=TINY | {"lr": 10.0, "final_lr": 10.0})
-    with pytest.raises(RunError, match=r"diverged: loss \w+ is (nan|inf)"):
-        Trainer(run, dataset, "cpu").train(Silent())
+    with pytest.raises(
+        RunError, match=r"diverged in phase [DG]: (loss \w+ is|the gradients of [DG] are) (nan|inf|not finite)"
+    ):
+        train(run, dataset)
     state = run.newest_checkpoint()
     assert state is not None
     assert all(value.isfinite().all() for value in state["nets"].values())
@@ -70,7 +88,7 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(dataset: Datase
 
 def test_a_finished_run_is_left_as_it_is(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
-    Trainer(run, dataset, "cpu").train(Silent())
+    train(run, dataset)
 
     def times() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file() and path.suffix}
@@ -112,6 +130,7 @@ def test_an_edited_config_is_refused(
     run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
     trainer = Trainer(run, dataset, "cpu")
     trainer._save()
+    trainer.writer.close()
     values = json.loads((run.folder / "config.json").read_text())
     for key, value in change.items():
         place, _, name = key.rpartition(".")

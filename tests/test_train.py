@@ -19,21 +19,24 @@ from edgegan.trainer.data import Dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, Progress
 from edgegan.trainer.run import Run
-from support import BIN, Silent, command, equal, make_run, result_of
+from support import BIN, command, equal, make_run, result_of, train
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("recipe", recipes.names())
-def test_interrupted_equals_uninterrupted_bit_for_bit(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
+def test_interrupted_at_any_step_equals_uninterrupted_bit_for_bit(
+    recipe: str, workers: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    """40 pictures in batches of 16: the second and third stop are in mid-epoch."""
     whole = make_run(tmp_path / "whole", dataset, recipe)
-    assert Trainer(whole, dataset, "cpu").train(Silent())
-    parts = make_run(tmp_path / "parts", dataset, recipe)
-    for stop_at in (16, 48):  # between two log records' checkpoints, and after one
-        reporter = Silent(stop_at)
-        assert not Trainer(Run.open(parts.folder), dataset, "cpu").train(reporter, reporter)
-    assert Trainer(Run.open(parts.folder), dataset, "cpu").train(Silent())
-    for one, other in zip(result_of(whole), result_of(parts), strict=True):
-        assert equal(one, other)
-    assert [p.name for p in sorted(whole.samples.iterdir())] == [p.name for p in sorted(parts.samples.iterdir())]
+    assert train(whole, dataset)
+    for stop_at in (16, 32, 48):
+        parts = make_run(tmp_path / f"parts-{stop_at}", dataset, recipe)
+        assert not train(parts, dataset, stop_at, workers=workers)
+        assert train(Run.open(parts.folder), dataset, workers=workers)
+        for one, other in zip(result_of(whole), result_of(parts), strict=True):
+            assert equal(one, other)
+        assert [p.name for p in sorted(whole.samples.iterdir())] == [p.name for p in sorted(parts.samples.iterdir())]
 
 
 def test_every_epoch_shows_each_picture_once_with_as_much_noise(dataset: Dataset, tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_the_seed_decides_the_run(recipe: str, dataset: Dataset, tmp_path: Path)
     results = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run = make_run(tmp_path / name, dataset, recipe, seed=seed)
-        Trainer(run, dataset, "cpu").train(Silent())
+        train(run, dataset)
         results.append(result_of(run)[0]["nets"])
     assert equal(results[0], results[1])
     assert not equal(results[0], results[2])
@@ -129,7 +132,12 @@ def test_the_command_makes_what_it_says(pictures: Path, tmp_path: Path) -> None:
         assert grid.size == (234, 234)  # 4 x 4 pictures of 28 pixels, doubled, 2 pixels apart
         assert gif.n_frames == 5
         assert curves.size[0] > 500
-    assert len(list((run / "checkpoints").iterdir())) == checkpoint.KEEP
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == ["000000000048.pt", "000000000064.pt", "best.pt"]
+    best = min((record for record in log if "swd" in record), key=lambda record: record["swd"])
+    assert checkpoint.load(run / "checkpoints" / "best.pt")["nimg"] == best["nimg"]
+    assert (run / "report.md").read_text().startswith("# run: dcgan on set")
+    assert list(run.glob("**/events.out.tfevents*"))
     again = command("edgegan-train", "dcgan", *args)
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert "resume" in again.stderr
@@ -182,7 +190,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(pictures: Path, tmp_path: Path)
         (["dcgan", "--data", "broken", "--out", "run"], "bad.png"),
         (["dcgan", "--data", "set.npz", "--out", "nowhere/run"], "nowhere"),
         (["dcgan", "--data", "set.npz", "--out", "full"], "full"),
-        (["dcgan", "--data", "set.npz", "--out", "run", "--resolution", "32"], "28x28"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--resolution", "48"], "28x28"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--device", "cuda:9"], "cuda:9"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--device", "tpu"], "tpu"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--batch", "0"], "batch"),
@@ -224,17 +232,17 @@ def test_preview_draws_the_latents_of_the_runtime(dataset: Dataset, tmp_path: Pa
             return torch.zeros(len(z), 1, 28, 28)
 
     trainer.nets["G_ema"].net = Spy()
-    trainer.draw(20, batch=8)
+    trainer.preview.draw(20, batch=8)
     assert np.array_equal(torch.cat(seen).numpy(), noise.normal(0, 20, 100))
 
 
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_config_without_torch_is_the_recipes_own(recipe: str) -> None:
-    summary, config_class = recipes.describe(recipe)
-    assert len(summary) > 10
-    assert "\n" not in summary
+    about = recipes.describe(recipe)
+    assert len(about.summary) > 10
+    assert "\n" not in about.summary
     real = recipes.load(recipe).Config
-    assert make_config(config_class, {}).__dict__ == make_config(real, {}).__dict__
+    assert make_config(about.Config, {}).__dict__ == make_config(real, {}).__dict__
     shown = command("edgegan-train", recipe, "--help")
     for name in real.__dataclass_fields__:
         assert name.replace("_", "-") in shown.stdout
@@ -245,5 +253,5 @@ def test_config_without_torch_is_the_recipes_own(recipe: str) -> None:
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_trains_on_cuda(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, recipe, precision="bf16")
-    assert Trainer(run, dataset, "cuda").train(Silent())
+    assert Trainer(run, dataset, "cuda").train([]) == 0
     assert run.read_log()[-1]["nimg"] == 64

@@ -1,7 +1,7 @@
 """The command `edgegan-train`: one sub-command per recipe, and `resume`. Imports torch only to train."""
 
 import dataclasses
-import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import click
 
 import edgegan
 from edgegan._cli import WholeNumber, debug_option, run
-from edgegan.errors import MissingExtraError, printable
+from edgegan.errors import MissingExtraError
 from edgegan.trainer import recipes
 from edgegan.trainer.config import make_config
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from edgegan.trainer.run import Run
 
 FRAMES = 40  # sample grids of a run unless --sample-kimg says otherwise
+FITS = ("crop", "pad", "stretch")
 RECORDS = 200  # log records of a run unless --log-kimg says otherwise
 
-PLACE_OPTIONS = (
+HOW_OPTIONS = (  # where and how to train: no part of the run, so that a resume may choose anew
     click.option(
         "--device",
         default="auto",
@@ -29,11 +30,29 @@ PLACE_OPTIONS = (
         help="Where to train; auto takes a GPU if there is one.",
     ),
     click.option(
+        "--workers",
+        type=WholeNumber(0, 64),
+        default=None,
+        help="Threads that prepare batches ahead.  [default: 2 with a GPU, else 0]",
+    ),
+    click.option("--compile", "compiled", is_flag=True, help="torch.compile the nets that allow it: slow to start."),
+    click.option(
+        "--on-collapse",
+        type=click.Choice(["continue", "stop"]),
+        default="continue",
+        show_default=True,
+        help="What to do when G draws the same picture again and again.",
+    ),
+    click.option(
         "--data-root",
         type=click.Path(path_type=Path, file_okay=False),
         help="Cache of decoded and downloaded data.  [default: $EDGEGAN_DATA or ~/.cache/edgegan]",
     ),
-    click.option("--mirror", help="URL or folder to fetch mnist or fashion-mnist from, instead of the public ones."),
+    click.option(
+        "--download-from",
+        metavar="URL",
+        help="URL or folder to fetch mnist or fashion-mnist from, instead of the public ones.",
+    ),
 )
 RUN_OPTIONS = (
     click.option(
@@ -41,15 +60,34 @@ RUN_OPTIONS = (
         "source",
         required=True,
         metavar="SOURCE",
-        help="A folder of pictures (sub-folders are classes), a .zip of one, .npy, .npz, IDX files, or a name: "
-        "digits (10,000 of them, included), mnist or fashion-mnist (downloaded).",
+        help="A folder of pictures (sub-folders are classes), a .zip of one, .tar shards, .npy, .npz, IDX files, or a "
+        "name: digits (10,000 of them, included), mnist or fashion-mnist (downloaded).",
     ),
+    click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="A new folder for the run.  [required]"),
     click.option(
-        "--out", required=True, type=click.Path(path_type=Path), metavar="RUN", help="A new folder for the run."
+        "--dry-run", is_flag=True, help="Show nets, parameters, multiply-adds and memory; train nothing, write nothing."
     ),
-    click.option("--resolution", type=WholeNumber(1, 8192), metavar="N", help="Crop and resize the pictures to N x N."),
+    click.option("--resolution", type=WholeNumber(1, 8192), metavar="N", help="Make the pictures N x N."),
+    click.option(
+        "--fit",
+        type=click.Choice(FITS),
+        default=FITS[0],
+        show_default=True,
+        help="How --resolution makes them square: crop the centre, pad with white, or stretch.",
+    ),
     click.option(
         "--channels", type=click.Choice(["1", "3"]), help="Make the pictures grey or RGB.  [default: as they are]"
+    ),
+    click.option("--mirror", is_flag=True, help="Show half of the pictures flipped left to right; not for text."),
+    click.option(
+        "--skip-broken", is_flag=True, help="Leave broken picture files out, and say which; else refuse them."
+    ),
+    click.option(
+        "--holdout",
+        type=WholeNumber(0, 2**31),
+        default=0,
+        show_default=True,
+        help="Never show so many pictures, to see whether D learns the others by heart.",
     ),
     click.option(
         "--seed",
@@ -66,6 +104,12 @@ RUN_OPTIONS = (
         help="bf16 is mixed precision; auto takes it where the device computes it fast.",
     ),
     click.option(
+        "--micro-batch",
+        type=WholeNumber(0, 2**20),
+        default=0,
+        help="Compute a batch in pieces of so many images, to save memory.  [default: 0, the whole batch]",
+    ),
+    click.option(
         "--log-kimg", type=float, help=f"Thousands of images between log records.  [default: {RECORDS} a run]"
     ),
     click.option(
@@ -73,7 +117,7 @@ RUN_OPTIONS = (
         type=float,
         help=f"Thousands of images between sample grids, each with a checkpoint.  [default: {FRAMES} a run]",
     ),
-    *PLACE_OPTIONS,
+    *HOW_OPTIONS,
     debug_option,
 )
 
@@ -90,8 +134,27 @@ class RecipeGroup(click.Group):
         return make_command(name) if name in recipes.names() else super().get_command(ctx, name)
 
 
+def _list(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    """--list: each recipe's summary and what follows it, the first paragraph of its docstring, and its defaults."""
+    if not value:
+        return
+    for name in recipes.names():
+        about = recipes.describe(name)
+        defaults = {field.name: field.default for field in dataclasses.fields(about.Config)}
+        click.echo(f"{name}: {about.summary}.")
+        click.echo(click.wrap_text(" ".join(about.paper.split()), 100, "    ", "    "))
+        click.echo(
+            f"    as it stands: {defaults['kimg']:g} kimg in batches of {defaults['batch'] or 'the published size'}\n"
+        )
+    click.echo("edgegan-train RECIPE --help  shows every option of one.")
+    ctx.exit()
+
+
 @click.group(cls=RecipeGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(edgegan.__version__, prog_name="edgegan-train")
+@click.option(
+    "--list", "listed", is_flag=True, is_eager=True, callback=_list, expose_value=False, help="Describe the recipes."
+)
 @debug_option
 def cli() -> None:
     """Train a GAN on your own pictures.
@@ -99,25 +162,28 @@ def cli() -> None:
     \b
     edgegan-train edge --data photos/ --resolution 64 --out photos-run
     edgegan-train dcgan --data mnist --out digits-run
-    edgegan-train dcgan --help            every option of a recipe
+    edgegan-train --list                  what recipes there are
+    edgegan-train dcgan --help            every option of one
     edgegan-train resume digits-run       go on after Ctrl-C, a crash or a reboot
 
-    RUN/samples holds pictures as training goes, RUN/log.jsonl the numbers. When it is done, turn it into a model
-    file:  edgegan-export RUN -o model.onnx
+    RUN/samples holds pictures as training goes, RUN/log.jsonl the numbers, RUN/report.md all of it on a page at the
+    end. Curves while it trains:  tensorboard --logdir RUN.  Then make a model file:  edgegan-export RUN -o model.onnx
+
+    On several GPUs:  torchrun --nproc-per-node 8 -m edgegan.trainer edge --data photos/ --out photos-run
     """
 
 
 def make_command(name: str) -> click.Command:
     """`edgegan-train NAME`: the options of every run, then a flag for each field of the recipe's Config."""
-    summary, config_class = recipes.describe(name)
-    fields = dataclasses.fields(config_class)
+    about = recipes.describe(name)
+    fields = dataclasses.fields(about.Config)
 
     def callback(**options: Any) -> None:
         start(name, {field.name: options.pop(field.name) for field in fields}, **options)
 
-    command = click.Command(name, callback=callback, help=f"{summary}.", short_help=summary)
+    made = click.Command(name, callback=callback, help=f"{about.summary}.", short_help=about.summary)
     for add_option in RUN_OPTIONS:
-        add_option(command)
+        add_option(made)
     for field in fields:
         text = field.metadata["help"]
         add_option = click.option(
@@ -128,8 +194,8 @@ def make_command(name: str) -> click.Command:
             show_default=True,
             help=f"{text[0].upper()}{text[1:]}.",
         )
-        add_option(command)
-    return command
+        add_option(made)
+    return made
 
 
 def start(
@@ -137,99 +203,98 @@ def start(
     hyper: dict[str, Any],
     *,
     source: str,
-    out: Path,
+    out: Path | None,
+    dry_run: bool,
     resolution: int | None,
+    fit: str,
     channels: str | None,
+    mirror: bool,
+    skip_broken: bool,
+    holdout: int,
     seed: int,
     precision: str,
+    micro_batch: int,
     log_kimg: float | None,
     sample_kimg: float | None,
-    device: str,
-    data_root: Path | None,
-    mirror: str | None,
+    **how_options: Any,
 ) -> None:
     """Begin a run in the new folder `out`, with the recipe's hyper-parameters `hyper`."""
     need_torch()
+    from edgegan.trainer import command
     from edgegan.trainer.data import open_dataset
-    from edgegan.trainer.loop import pick_device, pick_precision
-    from edgegan.trainer.progress import PrepareBar
+    from edgegan.trainer.devices import pick_precision
+    from edgegan.trainer.parallel import Group, part_of, restarted
     from edgegan.trainer.run import Run, check_new
     from edgegan.trainer.settings import DataSettings, Settings, check_interval
 
     # Whatever can be found wrong before the work is found before the work.
-    make_config(recipes.describe(recipe)[1], hyper)
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out'.")
+    how = command.How(**how_options)
+    make_config(recipes.describe(recipe).Config, hyper)
     log_kimg = max(0.001, hyper["kimg"] / RECORDS) if log_kimg is None else log_kimg
     sample_kimg = max(0.001, hyper["kimg"] / FRAMES) if sample_kimg is None else sample_kimg
     check_interval("log-kimg", log_kimg)
     check_interval("sample-kimg", sample_kimg)
-    check_new(out)
-    chosen = pick_device(device)
-    asked = {"resolution": resolution, "channels": int(channels) if channels else None}
-    with PrepareBar() as bar:
-        dataset = open_dataset(source, **asked, data_root=data_root, mirror=mirror, progress=bar)
-    settings = Settings(
-        recipe=recipe,
-        config=hyper,
-        data=DataSettings.of(dataset, source, **asked),
-        seed=seed,
-        precision=pick_precision(precision, chosen),
-        log_kimg=log_kimg,
-        sample_kimg=sample_kimg,
-    )
-    work(Run.create(out, settings), dataset, chosen)
+
+    def prepare(group: Group, device: str) -> "tuple[Run, Dataset]":
+        again = out is not None and restarted() and (out / "config.json").exists()
+        if out is not None and group.first and not dry_run and not again:
+            check_new(out)
+        opened_in: dict[str, Any] = {
+            "resolution": resolution,
+            "channels": int(channels) if channels else None,
+            "fit": fit,
+            "skip_broken": skip_broken,
+        }
+        dataset = command.open_in_turn(partial(open_dataset, source, **opened_in), how, group)
+        settings = Settings(
+            recipe=recipe,
+            config=hyper,
+            data=DataSettings.of(dataset, source, **opened_in),
+            seed=seed,
+            precision=pick_precision(precision, device),
+            log_kimg=log_kimg,
+            sample_kimg=sample_kimg,
+            mirror=mirror,
+            holdout=holdout,
+            micro_batch=micro_batch,
+        )
+        if out is None or dry_run:
+            return Run(Path("dry-run"), settings), dataset
+        part_of(Run(out, settings).config.batch, group.world)
+        if again:
+            run = Run.open(out)
+            if run.settings != settings:
+                check_new(out)  # it is another run: torchrun's second start is refused as the first one was
+            return run, dataset
+        if group.first:
+            Run.create(out, settings)
+        group.greatest(0)  # the others wait until it is there
+        return Run.open(out), dataset
+
+    command.work(prepare, how, dry_run=dry_run)
 
 
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data", "source", metavar="SOURCE", help="Where the data set is now, if it has moved.")
 @debug_option
-def resume(folder: Path, source: str | None, device: str, data_root: Path | None, mirror: str | None) -> None:
+def resume(folder: Path, source: str | None, **how_options: Any) -> None:
     """Go on with the run in the folder RUN, from its newest checkpoint.
 
     On the same processor, with as many threads, the result is to the bit that of a run that was never interrupted. A
     finished run is left as it is.
     """
     need_torch()
-    from edgegan.trainer.loop import pick_device
-    from edgegan.trainer.progress import PrepareBar
-    from edgegan.trainer.run import Run
+    from edgegan.trainer import command
 
-    opened = Run.open(folder)
-    chosen = pick_device(device)
-    with PrepareBar() as bar:
-        dataset = opened.open_dataset(source, data_root=data_root, mirror=mirror, progress=bar)
-    work(opened, dataset, chosen)
+    how = command.How(**how_options)
+    command.work(lambda group, device: command.reopen(folder, source, how, group), how)
 
 
-for _add_option in PLACE_OPTIONS:
+for _add_option in HOW_OPTIONS:
     _add_option(resume)
-
-
-def work(run: "Run", dataset: "Dataset", device: str) -> None:
-    """Train with a bar; stop cleanly at Ctrl-C."""
-    from edgegan.trainer.loop import Trainer
-    from edgegan.trainer.progress import Interrupt, TrainingBar
-
-    folder, settings = printable(shlex.quote(str(run.folder))), run.settings
-    n, height, width, channels = dataset.images.shape
-    with run.locked():
-        trainer = Trainer(run, dataset, device)
-        click.echo(
-            f"{settings.recipe}: {run.config.kimg:g} kimg on {printable(dataset.name)} ({n:,} pictures of "
-            f"{width}x{height}x{channels}), {device}, {settings.precision}, seed {settings.seed} -> {folder}"
-        )
-        if not trainer.finished:
-            with Interrupt() as interrupted, TrainingBar(trainer.total, trainer.nimg) as bar:
-                complete = trainer.train(bar, interrupted)
-            if not complete:
-                place = f"stopped at {trainer.nimg / 1000:g} kimg, nothing is lost"
-                click.echo(f"{place}; go on with  edgegan-train resume {folder}", err=True)
-                raise click.exceptions.Exit(interrupted.status)
-    minutes, seconds = divmod(round(trainer.seconds), 60)
-    click.echo(
-        f"done: {trainer.nimg / 1000:g} kimg in {minutes} min {seconds} s of training; see {folder}/progress.gif, "
-        f"curves.png, samples/; next:  edgegan-export {folder} -o model.onnx"
-    )
 
 
 def need_torch() -> None:

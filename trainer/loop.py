@@ -1,10 +1,9 @@
 """The only training loop. It knows phases, data, time and randomness; it knows no GAN."""
 
-import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,19 +11,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from edgegan import image
-from edgegan.errors import ArgumentError, RunError
-from edgegan.model import inputs_of
-from edgegan.trainer import checkpoint, randomness
-from edgegan.trainer.data import Dataset, sample_order
+from edgegan.errors import ArgumentError, RunError, one_line
+from edgegan.trainer import randomness
+from edgegan.trainer.checkpoint import Writer, make_best
+from edgegan.trainer.data import Dataset
+from edgegan.trainer.devices import peak_memory_mb, tune
+from edgegan.trainer.feed import Feed
 from edgegan.trainer.figures import draw_curves, make_progress_gif
-from edgegan.trainer.metrics.sliced_wasserstein import sliced_wasserstein
+from edgegan.trainer.monitors import Monitors
+from edgegan.trainer.parallel import Group, PeerLostError, part_of
+from edgegan.trainer.preview import Preview
 from edgegan.trainer.recipe import Batch, Phase, Progress
+from edgegan.trainer.report import make_report
 from edgegan.trainer.run import Run
 
-GRID_SIDE = 4
-PREVIEW_SEED = 0  # `edgegan sample -n 16 --seed 0` of the exported model draws the pictures of the last grid
-DISTANCE_IMAGES = 1024
+CHECKPOINT_SECONDS = 600.0  # a checkpoint at least that often, between those that go with sample grids
+MONITORED = 64  # pictures that the monitors look at
+MONITOR_IMAGES = 32 * MONITORED  # shown between two looks at least: keeps their cost below 2 % of the time
+ON_COLLAPSE = ("continue", "stop")
 
 
 class Reporter(Protocol):
@@ -36,16 +40,41 @@ class Reporter(Protocol):
     def record(self, record: dict[str, Any]) -> None:
         """A line was added to log.jsonl."""
 
+    def sample(self, nimg: int, grid: np.ndarray) -> None:
+        """The fixed-seed grid, uint8 [H, W, C], was drawn."""
+
 
 class Trainer:
-    """A run in memory: nets, optimisers and the clock, restored from the newest checkpoint if there is one."""
+    """A run in memory: nets, optimisers and the clock, restored from the newest checkpoint if there is one.
 
-    def __init__(self, run: Run, dataset: Dataset, device: str) -> None:
-        settings = run.settings
-        self.run, self.dataset, self.device, self.seed = run, dataset, torch.device(device), settings.seed
+    group: the processes that train it together, each with a part of every batch. workers: threads that prepare batches
+    ahead. compiled: whether torch.compile may speed up the nets that allow it. on_collapse: "stop" ends a run whose
+    generator draws but one picture, "continue" says so and goes on. None of these is part of the run: they change its
+    bits by rounding at most (workers and on_collapse not at all).
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset,
+        device: str,
+        *,
+        group: Group | None = None,
+        workers: int = 0,
+        compiled: bool = False,
+        on_collapse: str = "continue",
+    ) -> None:
+        self.run, self.settings, self.device = run, run.settings, torch.device(device)
+        self.group = group or Group()
         self.batch, self.total = run.config.batch, round(run.config.kimg * 1000)
-        self.spec = run.recipe.spec(run.config, settings.data.shape)
-        randomness.seed_initial_weights(self.seed)
+        self.part = part_of(self.batch, self.group.world)
+        self.micro = min(self.settings.micro_batch or self.part, self.part)
+        self.pieces = -(-self.part // self.micro)  # as equal as can be: none that is too small for batch norm
+        if on_collapse not in ON_COLLAPSE:
+            raise ArgumentError(f"on_collapse is {on_collapse!r}; valid: {', '.join(ON_COLLAPSE)}")
+        self.on_collapse = on_collapse
+        tune(self.device)
+        randomness.seed_initial_weights(self.settings.seed)
         nets = run.build()
         self.nets: nn.ModuleDict = nets.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.phases = run.recipe.phases(run.config)
@@ -55,194 +84,320 @@ class Trainer:
             for phase in self.phases
         }
         self.nimg = 0
+        self.done = 0  # phases of the iteration at nimg that are done: not 0 only after the loss of another process
         self.seconds = 0.0  # of training, over all resumes
         self.sums: dict[str, Tensor] = {}  # each term's sum since the last record, kept on the device
         self.counts: dict[str, int] = {}
         self.since = (0, 0.0)  # (nimg, seconds) at the last record
+        self.best: tuple[float, int] | None = None  # (distance, nimg) of the best checkpoint
+        self.culprits: list[tuple[str, str]] = []  # (phase, net) by the number that `failed` may have
+        self.failed = torch.full((), -1, device=self.device)  # the first of them whose gradients were not finite
+        self.feed = Feed(run, dataset, self.device, self.group, workers)
+        self.preview = Preview(run, dataset, self.feed.shown, self.nets, self.device)
+        ask = None if run.recipe.logits is None else self._ask
+        self.monitors = Monitors(ask, self.feed.fixed(MONITORED), self.feed.held_out())
+        self.monitored = 0  # nimg at their last look
+        self.writer = Writer(run.checkpoints)
+        self.saved = time.monotonic()
         state = run.newest_checkpoint(self.device)
         if state is not None:
             self._restore(state)
+        if compiled:
+            for name in run.recipe.compiles:
+                self.nets[name].compile()
 
-    def train(self, reporter: Reporter, interrupted: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the end, or until `interrupted()`; checkpoints either way. True when the run is complete.
+    def train(self, reporters: Sequence[Reporter], stop_asked: Callable[[], int] = lambda: 0) -> int:
+        """Train to the end, or until a process's `stop_asked()` is not 0; checkpoints either way.
 
-        Raises RunError when a loss is no longer a finite number; the newest checkpoint is from before that.
+        Returns 0 when the run is complete, else the greatest of what the processes' `stop_asked` returned. Raises
+        RunError when a gradient is no longer finite (the newest checkpoint is from before that), when G has collapsed
+        and that shall stop it, and PeerLostError when another process died; OSError if the disk refuses a checkpoint.
         """
-        if self.nimg == 0:
-            self._sample()
+        try:
+            status = self._train(reporters, stop_asked)
+        except PeerLostError:
+            if self.device.type == "cpu":  # a GPU may still wait for the dead one, half-way through its sums
+                self._check_finite()
+                self._write()
+            raise
+        finally:
+            self.feed.close()
+            self.writer.close()
+        if self.group.first:
+            if not status:
+                make_progress_gif(self.run)
+                draw_curves(self.run)
+            make_report(self.run, str(self.device))
+        return status
+
+    def _train(self, reporters: Sequence[Reporter], stop_asked: Callable[[], int]) -> int:
+        if self.nimg == self.done == 0:
+            self._sample(reporters)
             self._save()
-        while self.nimg < self.total:
-            if interrupted():
-                self._means()  # raises rather than save what has diverged
+        while True:
+            # What is due counts from the last record: a checkpoint from in between resumes with it, too.
+            last = self.nimg >= self.total
+            sample = self._crossed(self.settings.sample_kimg) or (last and self.since[0] < self.nimg)
+            if sample or self._crossed(self.settings.log_kimg):
+                self._tick(reporters, sample)
+            if last:
+                return 0
+            status = self.group.greatest(stop_asked())
+            if status:
+                self._settle()
                 self._save()
-                return False
-            before, start = self.nimg, time.perf_counter()
-            self._iterate(Progress(self.nimg, self.batch, self.total))
+                return status
+            start = time.perf_counter()
+            try:
+                self._iterate(Progress(self.nimg, self.batch, self.total))
+            except (RuntimeError, MemoryError) as error:
+                if explained := self._explained(error):
+                    raise explained from error
+                raise
             self.nimg += self.batch
             self.seconds += time.perf_counter() - start
-            reporter.advance(self.nimg)
-            done = self.nimg >= self.total
-            sample = done or self._crossed(before, self.run.settings.sample_kimg)
-            if sample or self._crossed(before, self.run.settings.log_kimg):
-                record = self._record()
-                if sample:
-                    record |= self._sample()
-                self.run.append_log(record)
-                reporter.record(record)
-                if sample:
-                    self._save()
-        make_progress_gif(self.run)
-        draw_curves(self.run)
-        return True
+            for reporter in reporters:
+                reporter.advance(self.nimg)
+
+    def _crossed(self, every_kimg: float) -> bool:
+        """Whether a multiple of `every_kimg` was reached since the last record."""
+        every = max(1, round(every_kimg * 1000))
+        return self.nimg // every > self.since[0] // every
 
     @property
     def finished(self) -> bool:
         """Whether the run is complete and its pictures are there."""
-        made = (self.run.folder / name for name in ("progress.gif", "curves.png"))
+        made = (self.run.folder / name for name in ("progress.gif", "curves.png", "report.md"))
         return self.nimg >= self.total and all(path.exists() for path in made)
 
-    def _iterate(self, t: Progress) -> None:
-        order = sample_order(self.seed, t.nimg, t.batch, len(self.dataset))
-        real = _to_device(self.dataset.images[order], self.device)
-        label = None
-        if self.dataset.labels is not None:
-            label = torch.from_numpy(self.dataset.labels[order]).to(self.device)
-        for index, phase in enumerate(self.phases):
-            if (t.nimg // t.batch) % phase.every == 0:
-                z = randomness.latents(self.seed, index, t.nimg, t.batch, self.spec.latent_dim or 1).to(self.device)
-                randomness.seed_torch(self.seed, t.nimg, index)
-                self._step(phase, Batch(real, label, z), t)
+    # An iteration --------------------------------------------------------------------------------
 
-    def _step(self, phase: Phase, batch: Batch, t: Progress) -> None:
+    def _iterate(self, t: Progress) -> None:
+        """Every phase once, from the first that is not done yet."""
+        real, label = self.feed.take(t.nimg)
+        for index, phase in list(enumerate(self.phases))[self.done :]:
+            if (t.nimg // t.batch) % phase.every == 0:
+                z = self.feed.latents(self.settings.seed, index, t.nimg, self.latent_dim)
+                self._step(phase, index, Batch(real, label, z), t)
+            self.done = index + 1
+        self.done = 0
+
+    @property
+    def latent_dim(self) -> int:
+        """Elements of z."""
+        return self.preview.spec.latent_dim or 1
+
+    def _step(self, phase: Phase, index: int, batch: Batch, t: Progress) -> None:
         for name in self.trained:
             self.nets[name].requires_grad_(name in phase.trains)
         optimizer = self.optimizers[phase.name]
         if phase.learning_rate is not None:
             for group in optimizer.param_groups:
                 group["lr"] = phase.learning_rate(t)
-        with self._autocast():
-            terms = phase.loss(self.nets, batch, t)
-        torch.stack([term.float() for term in terms.values()]).sum().backward()
+        with self._whole_or_not_at_all():
+            terms = self._backward(phase, index, batch, t)
+            gradients = {
+                name: [p.grad for p in self.nets[name].parameters() if p.grad is not None] for name in phase.trains
+            }
+            self.group.average([*(gradient for part in gradients.values() for gradient in part), *terms.values()])
+        for name, term in terms.items():
+            self.sums[name] = self.sums[name] + term if name in self.sums else term
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self._guard(phase, optimizer, gradients, torch.stack(list(terms.values())).sum())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        for name, term in terms.items():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=self.device)) + term.detach().float()
-            self.counts[name] = self.counts.get(name, 0) + 1
         if phase.after is not None:
             with torch.no_grad():
                 phase.after(self.nets, batch, t)
 
+    def _backward(self, phase: Phase, index: int, batch: Batch, t: Progress) -> dict[str, Tensor]:
+        """Gradients of this process's part, one micro-batch after another; returns the means of its terms."""
+        means: dict[str, Tensor] = {}
+        for start, end in pairwise(np.linspace(0, self.part, self.pieces + 1).round().astype(int).tolist()):
+            piece = _piece(batch, start, end)
+            share = len(piece.z) / self.part
+            randomness.seed_torch(self.settings.seed, t.nimg + start, index)
+            with self._autocast():
+                terms = phase.loss(self.nets, piece, t)
+            (torch.stack([term.float() for term in terms.values()]).sum() * share).backward()
+            for name, term in terms.items():
+                part = term.detach().float() * share
+                means[name] = means[name] + part if name in means else part
+        return means
+
+    @torch.no_grad()
+    def _guard(self, phase: Phase, optimizer: Optimizer, gradients: dict[str, list[Tensor]], loss: Tensor) -> None:
+        """No step from a loss or gradients that are not finite, nor any after it; without waiting for a GPU."""
+        for name, parts in gradients.items():
+            norm = torch.nn.utils.get_total_norm(parts)
+            self.monitors.observe(phase.name if len(gradients) == 1 else f"{phase.name}:{name}", norm)
+            if (phase.name, name) not in self.culprits:
+                self.culprits.append((phase.name, name))
+            number = self.culprits.index((phase.name, name))
+            self.failed = torch.where((self.failed < 0) & ~(norm + loss).isfinite(), number, self.failed)
+        if self.device.type == "cpu" or not getattr(optimizer, "_step_supports_amp_scaling", False):
+            self._check_finite()
+        else:  # a fused optimiser leaves everything as it is where this is 1
+            optimizer.found_inf = (self.failed >= 0).float()  # type: ignore[attr-defined]
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+
+    def _settle(self) -> None:
+        """Wait for the device, in the time of training; raises RunError if a gradient was not finite."""
+        start = time.perf_counter()
+        self._check_finite()
+        self.seconds += time.perf_counter() - start
+
+    def _check_finite(self) -> None:
+        """Raises RunError if a gradient was not finite."""
+        number = int(self.failed)
+        if number < 0:
+            return
+        phase, net = self.culprits[number]
+        terms = {name: float(total) for name, total in self.sums.items()}
+        bad = [name for name, total in terms.items() if not np.isfinite(total)]
+        what = f"loss {bad[0]} is {terms[bad[0]]}" if bad else f"the gradients of {net} are not finite"
+        raise RunError(
+            f"training diverged in phase {phase}: {what} at {self.nimg / 1000:g} kimg; no step was made from it, and "
+            f"the newest checkpoint in {self.run.checkpoints} is from before; start anew with a lower --lr"
+        )
+
+    @contextmanager
+    def _whole_or_not_at_all(self) -> Iterator[None]:
+        """If another process is lost in between: buffers (batch-norm statistics, say) as they were before."""
+        if self.group.world == 1:
+            yield
+            return
+        buffers = list(self.nets.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        try:
+            yield
+        except PeerLostError:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+            raise
+
+    def _explained(self, error: Exception) -> RunError | None:
+        """Memory that was not there, or what a compiler says, in one line; None for any other error."""
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+            pieces = max(1, self.micro // 2)
+            return RunError(f"{self.micro} images at a time need more memory than there is; try --micro-batch {pieces}")
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            return RunError(f"--compile failed, leave it out: {one_line(error)}")
+        return None
+
     def _autocast(self) -> Any:
-        if self.run.settings.precision == "bf16":
+        if self.settings.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def _crossed(self, before: int, every_kimg: float) -> bool:
-        every = max(1, round(every_kimg * 1000))
-        return self.nimg // every > before // every
+    # Now and then ---------------------------------------------------------------------------------
+
+    def _tick(self, reporters: Sequence[Reporter], sample: bool) -> None:
+        """Write a record; look at the health of the nets; with `sample` draw and save, too."""
+        self._settle()
+        record = self._record()
+        if self.group.first and (self.nimg - self.monitored >= MONITOR_IMAGES or self.nimg >= self.total):
+            record |= self._look()
+        if sample:
+            record |= self._sample(reporters)
+        if self.group.first:
+            self.run.append_log(record)
+        for reporter in reporters:
+            reporter.record(record)
+        if "swd" in record and (self.best is None or record["swd"] < self.best[0]):
+            self.best = (record["swd"], self.nimg)
+        late = self.group.greatest(int(time.monotonic() - self.saved > CHECKPOINT_SECONDS))
+        collapsed = self.on_collapse == "stop" and any(a["kind"] == "collapse" for a in record.get("alarms", ()))
+        collapsed = self.group.greatest(int(collapsed)) > 0  # the first alone has looked
+        if sample or late or collapsed:
+            self._save()
+        if collapsed:
+            seen = next((a["message"] for a in record.get("alarms", ())), "")
+            raise RunError(f"G has collapsed at {self.nimg / 1000:g} kimg and --on-collapse is stop: {seen}")
 
     def _record(self) -> dict[str, Any]:
         """Time, speed, and the mean of each loss term since the last record."""
         nimg, seconds = self.since
+        values = torch.stack(list(self.sums.values())).tolist() if self.sums else []  # one transfer for all
         record: dict[str, Any] = {"nimg": self.nimg, "kimg": self.nimg / 1000}
-        record["losses"] = self._means()
+        record["losses"] = {
+            name: round(value / self.counts[name], 5) for name, value in zip(self.sums, values, strict=True)
+        }
         record["seconds"] = round(self.seconds, 2)
         record["images_per_second"] = round((self.nimg - nimg) / max(self.seconds - seconds, 1e-9), 1)
+        memory = peak_memory_mb(self.device)
+        if memory is not None:
+            record["memory_mb"] = memory
         self.sums, self.counts, self.since = {}, {}, (self.nimg, self.seconds)
         return record
 
-    def _means(self) -> dict[str, float]:
-        """Each loss term's mean since the last record. Raises RunError if one is not finite."""
-        means = {name: round(total.item() / self.counts[name], 5) for name, total in self.sums.items()}
-        bad = [name for name, mean in means.items() if not math.isfinite(mean)]
-        if bad:
-            raise RunError(
-                f"training diverged: loss {bad[0]} is {means[bad[0]]} at {self.nimg / 1000:g} kimg; "
-                f"the newest checkpoint in {self.run.checkpoints} is from before; start anew with a lower --lr"
-            )
-        return means
+    def _look(self) -> dict[str, Any]:
+        """What the monitors see."""
+        self.monitored = self.nimg
+        health = self.monitors.check(self.nimg, *self.preview.fakes(MONITORED))
+        alarms = [{"kind": alarm.kind, "message": alarm.message} for alarm in self.monitors.alarms]
+        return {"health": health} | ({"alarms": alarms} if alarms else {})
 
-    def _sample(self) -> dict[str, float]:
-        """Save the fixed-seed grid; measure how far fixed-seed fakes, and other real pictures, are from real ones."""
-        zoom = image.comfortable_zoom(self.spec.image_size)
-        grid = image.grid(self.draw(GRID_SIDE**2), columns=GRID_SIDE, zoom=zoom)
-        image.save_image(self.run.samples / f"{self.nimg:012d}.png", grid)
-        real, _ = self._real_pictures
-        return {"swd": round(sliced_wasserstein(real, self.draw(len(real))), 3), "swd_real": self._real_distance}
+    def _ask(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """D's logits, without dropout and the like."""
+        assert self.run.recipe.logits is not None
+        self.nets.eval()
+        try:
+            with self._autocast():
+                return self.run.recipe.logits(self.nets, images, labels)
+        finally:
+            self.nets.train()
 
-    @cached_property
-    def _real_pictures(self) -> tuple[np.ndarray, np.ndarray]:
-        """Two fixed sets of real pictures without a common one, each uint8 [n, H, W, C]."""
-        n = min(DISTANCE_IMAGES, len(self.dataset) // 2)
-        order = sample_order(PREVIEW_SEED, 0, 2 * n, len(self.dataset))
-        return self.dataset.images[order[:n]], self.dataset.images[order[n:]]
-
-    @cached_property
-    def _real_distance(self) -> float:
-        """The distance between them: what a perfect generator would reach."""
-        return round(sliced_wasserstein(*self._real_pictures), 3)
-
-    @torch.no_grad()
-    def draw(self, n: int, batch: int = 64) -> np.ndarray:
-        """Pictures 0 .. n - 1 of the preview seed, as the exported model will draw them: uint8 [n, H, W, C]."""
-        module, drawn = self.run.recipe.export_module(self.nets).eval(), []
-        for start in range(0, n, batch):
-            feed = inputs_of(self.spec, PREVIEW_SEED, min(batch, n - start), start)
-            images = module(*(torch.from_numpy(x).to(self.device) for x in feed.values()))
-            drawn.append(image.to_uint8(images.float().cpu().numpy()))
-        return np.concatenate(drawn)
+    def _sample(self, reporters: Sequence[Reporter]) -> dict[str, float]:
+        if not self.group.first:
+            return {}
+        grid, measured = self.preview.sample(self.nimg)
+        for reporter in reporters:
+            reporter.sample(self.nimg, grid)
+        return measured
 
     def _save(self) -> None:
+        self.group.check_same(self.nets)
+        self._write()
+
+    def _write(self) -> None:
+        self.saved = time.monotonic()
+        if not self.group.first:
+            return
+        self.run.flush_log()
         state = {
             "nets": self.nets.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "done": self.done,
             "seconds": self.seconds,
             "sums": self.sums,
             "counts": self.counts,
             "since": self.since,
+            "best": self.best,
+            "monitors": self.monitors.state(),
+            "monitored": self.monitored,
         }
-        checkpoint.save(self.run.checkpoints, self.nimg, state)
+        self.writer.save(self.nimg, state, best=self.best is not None and self.best[1] == self.nimg)
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.run.load_nets(self.nets, state)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.nimg, self.seconds, self.since = state["nimg"], state["seconds"], state["since"]
-        self.sums, self.counts = state["sums"], state["counts"]
-        self.run.rewind_log(self.nimg)
+        self.nimg, self.done, self.seconds = state["nimg"], state["done"], state["seconds"]
+        self.sums, self.counts, self.since = state["sums"], state["counts"], state["since"]
+        self.best, self.monitored = state["best"], state["monitored"]
+        self.monitors.restore(state["monitors"])
+        if self.group.greatest(self.nimg) != self.nimg:
+            raise RunError(
+                f"another process found a newer checkpoint in {self.run.checkpoints}; do all see one folder?"
+            )
+        if self.group.first:
+            self.run.rewind_log(self.nimg)
+            if self.best is not None and self.best[1] == self.nimg:  # the one before may have died just before this
+                make_best(self.run.checkpoints / f"{self.nimg:012d}.pt")
 
 
-def pick_device(name: str) -> str:
-    """The device called `name`; auto is cuda if there is a GPU, else cpu.
-
-    Raises ArgumentError for a device that is not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
-        raise ArgumentError(f"device is {name!r}; valid: auto, cpu, cuda, cuda:0, cuda:1, ...")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ArgumentError(
-            f"device {name} is not there: torch sees {torch.cuda.device_count()} GPUs; use --device cpu"
-        )
-    return name
-
-
-def pick_precision(name: str, device: str) -> str:
-    """The precision called `name`; auto is bf16 where `device` multiplies bfloat16 in hardware, else fp32."""
-    if name != "auto":
-        return name
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device != "cpu" else _cpu_has_bf16()
-    return "bf16" if fast else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    """Without these instructions bfloat16 is emulated, slower than float32."""
-    supported = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in supported)
-
-
-def _to_device(images: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 [n, H, W, C] -> float32 [n, C, H, W] in [-1, 1], channels last in memory."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+def _piece(batch: Batch, start: int, end: int) -> Batch:
+    """Elements start .. end - 1."""
+    part = slice(start, end)
+    return Batch(batch.real[part], None if batch.label is None else batch.label[part], batch.z[part])

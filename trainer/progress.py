@@ -1,5 +1,6 @@
 """How a long command looks while it works: a bar on a terminal, a line now and then in a log; and Ctrl-C."""
 
+import math
 import os
 import signal
 import sys
@@ -45,20 +46,59 @@ class PrepareBar:
         self.bar.update(done - self.bar.n)
 
 
-class TrainingBar:
-    """The loop's Reporter: images, speed, time left, losses, distance to the data."""
+class AlarmWatch:
+    """Which alarms begin and which end as records come in.
 
-    def __init__(self, total: int, nimg: int) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(
+    A record speaks of alarms if it has "alarms" or "health"; those that it does not list are over.
+    """
+
+    def __init__(self) -> None:
+        self.current: dict[str, str] = {}  # kind -> message, in the order in which they began
+
+    def update(self, record: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
+        """Take in the next record: ({kind: message} that begin with it, kinds that are over)."""
+        if "alarms" not in record and "health" not in record:
+            return {}, []
+        listed = {alarm["kind"]: alarm["message"] for alarm in record.get("alarms", ())}
+        begun = {kind: message for kind, message in listed.items() if kind not in self.current}
+        over = [kind for kind in self.current if kind not in listed]
+        self.current = {kind: m for kind, m in self.current.items() if kind in listed} | begun
+        return begun, over
+
+
+class _KimgBar(tqdm):
+    """A bar that counts images and shows thousands of them."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What its bar_format can name."""
+        values = super().format_dict
+        speed = (values["n"] - values["initial"]) / values["elapsed"] if values["elapsed"] else 0
+        own = {"kimg": f"{values['n'] / 1000:.1f}", "of": f"{values['total'] / 1000:g}", "speed": f"{speed:.0f}"}
+        return {**values, **own}
+
+
+class TrainingBar:
+    """The loop's Reporter: thousands of images, speed, time left, losses, memory, distance to the data, alarms.
+
+    On a terminal it is a bar on stderr, red while an alarm lasts; else a line on stdout at most every 15 seconds. An
+    alarm is told in a line of its own when it begins, and when it is over. The time left counts on images as fast as
+    the average since the command began, pauses for samples and checkpoints included. `quiet`: show nothing, for all but
+    the first of several processes.
+    """
+
+    def __init__(self, total: int, nimg: int, quiet: bool = False) -> None:
+        self.terminal, self.quiet = sys.stderr.isatty(), quiet
+        self.bar = _KimgBar(
             total=max(total, nimg),
             initial=nimg,
-            unit="img",
-            unit_scale=True,
+            bar_format="{percentage:3.0f}%|{bar}| {kimg}/{of} kimg [{elapsed}<{remaining}, {speed} images/s]{postfix}",
+            smoothing=0,  # the average: the pauses for samples would make any other jump
             dynamic_ncols=True,
-            disable=not self.terminal,
+            disable=quiet or not self.terminal,
         )
-        self.total, self.swd, self.last_line = total, "", 0.0
+        self.total, self.swd, self.alarms = total, "", AlarmWatch()
+        self.began, self.last_line = (nimg, time.monotonic()), -math.inf
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -71,27 +111,70 @@ class TrainingBar:
         self.bar.update(min(nimg, self.total) - self.bar.n)
 
     def record(self, record: dict[str, Any]) -> None:
-        """Show the newest losses and distance."""
-        losses = " ".join(f"{name} {value:.3g}" for name, value in record["losses"].items())
+        """Show a record of log.jsonl: the newest losses, memory, distance and alarms."""
+        begun, over = self.alarms.update(record)
+        for kind, message in begun.items():
+            self._tell(f"ALARM {kind} at {record['kimg']:.1f} kimg: {message}")
+        for kind in over:
+            self._tell(f"alarm {kind} is over at {record['kimg']:.1f} kimg")
         if "swd" in record:
-            self.swd = f" swd {record['swd']:.1f} (real {record['swd_real']:.1f})"
-        self.bar.set_postfix_str(losses + self.swd, refresh=False)
+            self.swd = f"swd {record['swd']:.1f} (real {record['swd_real']:.1f})"
+        losses = " ".join(f"{name} {value:.3g}" for name, value in record["losses"].items())
+        memory = memory_text(record["memory_mb"]) if "memory_mb" in record else ""
+        mark = f"ALARM {list(self.alarms.current)[-1]}" if self.alarms.current else ""
+        if self.terminal:
+            # The alarm comes first: a narrow terminal cuts off what is at the end.
+            self.bar.colour = "red" if mark and "NO_COLOR" not in os.environ else None
+            self.bar.set_postfix_str(", ".join(filter(None, (mark, self.swd, losses, memory))), refresh=False)
+            return
         now = time.monotonic()
-        if not self.terminal and (now - self.last_line >= LINE_SECONDS or record["nimg"] >= self.total):
+        if now - self.last_line >= LINE_SECONDS or record["nimg"] >= self.total:
             self.last_line = now
-            place = f"{record['kimg']:.1f} of {self.total / 1000:g} kimg, {record['images_per_second']:.0f} images/s"
+            place = f"{record['kimg']:.1f} of {self.total / 1000:g} kimg"
+            speed = f"{record['images_per_second']:.0f} images/s"
+            parts = (place, speed, self._time_left(record["nimg"], now), memory, losses, self.swd, mark)
+            self._print(", ".join(filter(None, parts)))
+
+    def sample(self, nimg: int, grid: Any) -> None:
+        """Nothing: the grid is in the run folder."""
+
+    def _tell(self, line: str) -> None:
+        """A line of its own, above the bar if there is one."""
+        if self.terminal and not self.quiet:
+            self.bar.write(line, file=sys.stderr)
+        else:
+            self._print(line)
+
+    def _time_left(self, nimg: int, now: float) -> str:
+        shown, seconds = nimg - self.began[0], now - self.began[1]
+        if nimg >= self.total or shown <= 0:
+            return ""
+        return f"{tqdm.format_interval((self.total - nimg) * seconds / shown)} left"
+
+    def _print(self, line: str) -> None:
+        if not self.quiet:
             with suppress(BrokenPipeError):  # who reads along may go; the training goes on
-                print(f"{place}, {losses}{self.swd}", flush=True)
+                print(line, flush=True)
+
+
+def memory_text(megabytes: float) -> str:
+    """Megabytes as a person reads them.
+
+    >>> memory_text(812.4), memory_text(10240)
+    ('812 MB', '10.2 GB')
+    """
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
 class Interrupt:
     """While open, Ctrl-C and SIGTERM ask for an orderly stop; a second Ctrl-C stops at once.
 
-    Calling it tells whether a stop was asked for; `status` is then the exit status: 130 or 143.
+    `status` is 0, or once a stop was asked for the exit status: 130 or 143. `quiet`: say nothing, for all but the first
+    of several processes.
     """
 
-    def __init__(self) -> None:
-        self.status = 0
+    def __init__(self, quiet: bool = False) -> None:
+        self.status, self.quiet = 0, quiet
 
     def __enter__(self) -> "Interrupt":
         self.before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -101,13 +184,11 @@ class Interrupt:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def __call__(self) -> bool:
-        """Whether a stop was asked for."""
-        return self.status != 0
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.status and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.status = 128 + number
+        if self.quiet:
+            return
         with suppress(OSError):  # not print: the signal may come in the middle of one
             os.write(2, b"\nstopping after this iteration (Ctrl-C again: at once) ...\n")

@@ -1,11 +1,13 @@
 """All randomness of training, each draw a pure function of (seed, images shown, global sample index).
 
 Nothing here has a state, so a resumed run draws what the uninterrupted one would have drawn. Every kind of randomness
-has a seed of its own, derived from the run's seed over the noise contract's training stream. Purpose 0 is the order of
-the data, `edgegan.trainer.data.sample_order`.
+has a seed of its own, derived from the run's seed over the noise contract's training stream. Purposes 0, 3 and
+4 are the order of the data, which pictures are mirrored, and which are held out: see `edgegan.trainer.data`.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edgegan import noise
 
@@ -26,7 +28,7 @@ def seed_torch(seed: int, nimg: int, phase: int) -> None:
     torch.manual_seed(low | high << 32)
 
 
-def latents(seed: int, phase: int, nimg: int, n: int, latent_dim: int) -> torch.Tensor:
+def latents(seed: int, phase: int, nimg: int, n: int, latent_dim: int) -> NDArray[np.float32]:
     """The latents of one phase for global samples nimg .. nimg + n - 1: [n, latent_dim] float32, N(0, 1)."""
     key = noise.derive_seed(seed, PURPOSE_LATENTS + phase)
-    return torch.from_numpy(noise.normal(key, n, latent_dim, start=nimg))
+    return noise.normal(key, n, latent_dim, start=nimg)

@@ -31,7 +31,7 @@ class Progress:
     """Where the run stands before an iteration. Time is images shown, never steps."""
 
     nimg: int  # real images shown so far; the first of this batch has this global index
-    batch: int  # images in this iteration
+    batch: int  # images in this iteration, over all processes
     total: int  # images of the whole run
 
     @property
@@ -42,7 +42,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one phase sees. Element i belongs to global sample nimg + i, on one process or many."""
+    """What one phase sees. On K processes each has the K-th part, with --micro-batch one piece after another.
+
+    Element i of all of it belongs to global sample nimg + i.
+    """
 
     real: Tensor  # [n, C, H, W] float32 in [-1, 1]
     label: Tensor | None  # [n] int64, the classes of `real`; None without classes
@@ -54,7 +57,8 @@ class Phase:
     """One optimiser step of an iteration: who learns, and from what.
 
     `loss(nets, batch, t)` returns named scalar terms, already weighted; the loop adds them up, differentiates, steps,
-    and logs each by name. Nets outside `trains` get no gradient. `every` = 16 runs the phase each 16th iteration.
+    and logs each by name; each is a mean over the batch, so that means of parts are the mean of the whole. Nets outside
+    `trains` get no gradient. `every` = 16 runs the phase each 16th iteration.
     `learning_rate(t)`, if given, is set before each step. `after(nets, batch, t)` runs after the step,
     without gradients.
     """
@@ -81,3 +85,8 @@ class Recipe:
     phases: Callable[[Any], tuple[Phase, ...]]  # in the order in which an iteration runs them
     export_module: Callable[[nn.ModuleDict], nn.Module]  # forward(z[, label]) -> image in [-1, 1]
     spec: Callable[[Any, DataShape], ModelSpec]  # what the exported model will say about itself
+    # (nets, images, labels) -> [n] logits of D, greater for what looks real: lets the monitors ask D. None: has none.
+    logits: Callable[[nn.ModuleDict, Tensor, Tensor | None], Tensor] | None = None
+    compiles: tuple[str, ...] = ()  # nets that --compile may compile: those that no phase differentiates twice
+    # (config, shape) -> config: gives what depends on the pictures its value. All other functions get the result.
+    complete: Callable[[Any, DataShape], Any] | None = None

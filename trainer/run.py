@@ -1,7 +1,9 @@
 """The run folder: config.json, log.jsonl, checkpoints/, samples/. A run is a function of its config.json."""
 
 import json
+import os
 import shlex
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from edgegan._files import atomic_write, check_output, sweep_temporaries
-from edgegan.errors import ArgumentError, ModelError, RunError
+from edgegan.errors import ArgumentError, EdgeGANWarning, ModelError, RunError
 from edgegan.spec import MAX_GOLDEN_BYTES, MAX_JSON_BYTES
 from edgegan.trainer import checkpoint, recipes
 from edgegan.trainer.config import make_config
@@ -26,6 +28,8 @@ class Run:
         self.folder, self.settings = folder, settings
         self.recipe: Recipe = recipes.load(settings.recipe)
         self.config = make_config(self.recipe.Config, settings.config)
+        if self.recipe.complete is not None:
+            self.config = self.recipe.complete(self.config, settings.data.shape)
         self.checkpoints, self.samples, self.log = folder / "checkpoints", folder / "samples", folder / "log.jsonl"
 
     @staticmethod
@@ -104,7 +108,7 @@ class Run:
         """
         data = self.settings.data
         source = data.source if source is None else source
-        dataset = open_dataset(source, resolution=data.resolution, channels=data.grey_or_rgb, **how)
+        dataset = open_dataset(source, **data.how, **how)
         found = (dataset.digest, dataset.images.shape, dataset.classes)
         if found != (data.digest, (data.count, data.height, data.width, data.channels), data.classes):
             raise RunError(f"{source} is not the data set that {self.folder} began with: its content differs")
@@ -115,9 +119,42 @@ class Run:
         return self.recipe.build(self.config, self.settings.data.shape)
 
     def newest_checkpoint(self, device: Any = "cpu") -> dict[str, Any] | None:
-        """The state to go on from, or None if the run has no checkpoint yet."""
-        found = checkpoint.found(self.checkpoints)
-        return checkpoint.load(found[-1], device) if found else None
+        """The state to go on from, or None if the run has no checkpoint yet.
+
+        A damaged one is passed over with a warning, for the one before. Raises RunError if none is left, or if there
+        are records of training but no checkpoint: nobody's work is begun again in silence.
+        """
+        paths = checkpoint.found(self.checkpoints)
+        if not paths and any(record["nimg"] > 0 for record in self.read_log()):
+            raise RunError(
+                f"{self.log} tells of {self.read_log()[-1]['kimg']:g} kimg of training, but {self.checkpoints} holds "
+                f"no checkpoint; bring them back, or delete {self.folder} to start anew"
+            )
+        while paths:
+            path = paths.pop()
+            try:
+                return checkpoint.load(path, device)
+            except checkpoint.DamagedError as error:
+                if not paths:
+                    raise
+                told = f"{error.args[0].partition(';')[0]}; going on from {paths[-1].name}"
+                warnings.warn(told, EdgeGANWarning, stacklevel=2)
+        return None
+
+    def load_checkpoint(self, which: str) -> dict[str, Any]:
+        """The state called "newest", "best", or by its number of images. Raises RunError if there is none."""
+        if which == "newest":
+            state = self.newest_checkpoint()
+            if state is None:
+                raise RunError(f"{self.folder} has no checkpoint yet; train it first")
+            return state
+        path = self.checkpoints / (checkpoint.BEST if which == "best" else f"{int(which):012d}.pt")
+        if not path.is_file():
+            there = ", ".join(
+                ["newest", *(path.stem.lstrip("0") or "0" for path in checkpoint.found(self.checkpoints))]
+            )
+            raise RunError(f"{self.folder} has no checkpoint {which}; there are: {there}")
+        return checkpoint.load(path)
 
     def load_nets(self, nets: nn.ModuleDict, state: dict[str, Any]) -> None:
         """Put a checkpoint's weights into `nets`. Raises RunError if they do not fit."""
@@ -154,6 +191,12 @@ class Run:
         if not self.log.exists() or self.log.read_bytes() != data:
             with atomic_write(self.log) as file:
                 file.write(data)
+
+    def flush_log(self) -> None:
+        """To the disk: before a checkpoint that counts its records as written."""
+        if self.log.exists():
+            with self.log.open("rb") as file:
+                os.fsync(file.fileno())
 
     def append_log(self, record: dict[str, Any]) -> None:
         """Add one record."""

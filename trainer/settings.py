@@ -13,7 +13,7 @@ from edgegan.trainer.config import check_number
 from edgegan.trainer.data import NAMES, Dataset
 from edgegan.trainer.recipe import DataShape
 
-FORMAT = 1
+FORMAT = 2
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -24,6 +24,8 @@ class DataSettings:
     source: str
     resolution: int | None  # as asked for; None: as the pictures are
     grey_or_rgb: int | None  # channels as asked for: 1, 3, or None for what the pictures are
+    fit: str  # how pictures become square
+    skip_broken: bool
     name: str
     digest: str
     count: int
@@ -33,14 +35,30 @@ class DataSettings:
     classes: tuple[str, ...]
 
     @staticmethod
-    def of(dataset: Dataset, source: str, resolution: int | None = None, channels: int | None = None) -> "DataSettings":
+    def of(
+        dataset: Dataset,
+        source: str,
+        resolution: int | None = None,
+        channels: int | None = None,
+        fit: str = "crop",
+        skip_broken: bool = False,
+    ) -> "DataSettings":
         """Describe `dataset`, which was opened from `source` in this way."""
         if source not in NAMES:
             source = str(Path(source).resolve())  # to be found again from any working directory
         count, height, width, own = dataset.images.shape
-        return DataSettings(
-            source, resolution, channels, dataset.name, dataset.digest, count, height, width, own, dataset.classes
-        )
+        how = (resolution, channels, fit, skip_broken)
+        return DataSettings(source, *how, dataset.name, dataset.digest, count, height, width, own, dataset.classes)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The arguments that open the data set in the same way."""
+        return {
+            "resolution": self.resolution,
+            "channels": self.grey_or_rgb,
+            "fit": self.fit,
+            "skip_broken": self.skip_broken,
+        }
 
     @property
     def shape(self) -> DataShape:
@@ -59,11 +77,16 @@ class Settings:
     precision: str = "fp32"  # or "bf16": autocast
     log_kimg: float = 1.0
     sample_kimg: float = 10.0  # grid, distance and checkpoint
+    mirror: bool = False  # show half of the pictures flipped left to right
+    holdout: int = 0  # pictures that are never shown, for the monitors
+    micro_batch: int = 0  # images whose activations are in memory at a time; 0: the whole batch
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, 0, 2**64 - 1)
         check_interval("log-kimg", self.log_kimg)
         check_interval("sample-kimg", self.sample_kimg)
+        check_number("holdout", self.holdout, 0, max(0, self.data.count - 2))
+        check_number("micro-batch", self.micro_batch, 0, 2**20)
         if self.precision not in PRECISIONS:
             raise ArgumentError(f"precision is {self.precision!r}; valid: {', '.join(PRECISIONS)}")
 
@@ -83,6 +106,8 @@ class Settings:
             raise RunError(f"{where} is not the config.json of a run: it has no number 'format'")
         if values["format"] > FORMAT:
             raise RunError(f"{where} was written by a newer edgegan: upgrade edgegan")
+        if values["format"] < FORMAT:
+            raise RunError(f"{where} is of an edgegan before 0.1: finish that run with the edgegan it began with")
         data = values.get("data")
         data = data | {"classes": _tuple(data.get("classes"))} if isinstance(data, dict) else data
         try:

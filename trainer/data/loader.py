@@ -26,8 +26,9 @@ class Loader:
     """The batches of one process (a rank) of a run.
 
     Global sample i of a run is picture `sample_order(seed, i, 1, size)`, mirrored or not: both are functions of
-    (seed, i) alone. With a holdout, `shown` (int64, sorted) has the positions of the others, and the order is that of a
-    set of these. Neither the batch size, nor the number of processes, nor a resume, nor `workers` changes them.
+    (seed, i) alone. With a holdout, `held` (int64) has the positions of the pictures that are never shown, `shown`
+    those of the others, and the order is that of a set of these. Neither the batch size, nor the number of processes,
+    nor a resume, nor `workers` changes them.
 
     Workers are threads: they copy from a memory map and mirror, for which NumPy lets go of the interpreter lock, so
     that processes would add nothing but a second interpreter, pickling and shared memory. A worker never waits for
@@ -65,7 +66,7 @@ class Loader:
         self.n = batch // world  # samples that take() returns
         self._images = np.asarray(dataset.images)  # no memmap, whose every slice costs microseconds
         self._labels = dataset.labels
-        self.shown, self._held = split(len(dataset), holdout, seed)
+        self.shown, self.held = split(len(dataset), holdout, seed)
         self._order = Lock()  # the order of an epoch is computed once, not by each worker
         self._pool = ThreadPoolExecutor(workers, "edgegan-loader") if workers else None
         self._prepared: dict[int, Future[Batch]] = {}  # by nimg
@@ -99,11 +100,6 @@ class Loader:
         for passed in [start for start in self._prepared if start < nimg]:
             self._prepared.pop(passed).cancel()
         return self._prepared.pop(nimg).result()
-
-    @property
-    def held_out(self) -> Batch:
-        """The pictures that are never shown, and their labels: arrays of length `holdout`, in a fixed order."""
-        return self._images[self._held], None if self._labels is None else self._labels[self._held]
 
     def _discard(self) -> None:
         for future in self._prepared.values():

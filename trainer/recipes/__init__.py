@@ -1,9 +1,9 @@
 """One readable file per GAN. A file in this folder is a recipe, found by its name; there is no other register."""
 
 import ast
-import dataclasses
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,23 @@ def load(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}").RECIPE
 
 
-def describe(name: str) -> tuple[str, type]:
-    """(first line of the docstring, the Config class) read from the source, so that --help need not import torch.
+@dataclass(frozen=True)
+class About:
+    """What a recipe's source says of it."""
+
+    summary: str  # the first line of its docstring, without the full stop
+    paper: str  # the paragraph after that
+    Config: type
+
+
+def describe(name: str) -> About:
+    """About the recipe, read from its source, so that --help need not import torch.
 
     A Config may therefore use nothing but `dataclass`, `option` and builtins.
     """
     tree = ast.parse((Path(__path__[0]) / f"{name}.py").read_text(encoding="utf-8"))
     body: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"]
-    found: dict[str, Any] = {"dataclass": dataclasses.dataclass, "option": option, "__name__": __name__}
+    found: dict[str, Any] = {"dataclass": dataclass, "option": option, "__name__": __name__}
     exec(compile(ast.Module(body, []), name, "exec"), found)
-    return (ast.get_docstring(tree) or "").partition("\n")[0].rstrip("."), found["Config"]
+    summary, _, rest = (ast.get_docstring(tree) or "").partition("\n")
+    return About(summary.rstrip("."), rest.strip().partition("\n\n")[0], found["Config"])

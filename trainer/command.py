@@ -1,0 +1,125 @@
+"""What the commands of `edgegan-train` do once their options are read: open, train with a bar, stop in order."""
+
+import shlex
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from edgegan._cli import failure
+from edgegan.errors import ArgumentError, EdgeGANError, printable
+from edgegan.trainer.data import Dataset
+from edgegan.trainer.devices import pick_device
+from edgegan.trainer.dryrun import describe
+from edgegan.trainer.loop import Reporter, Trainer
+from edgegan.trainer.parallel import Group, PeerLostError, join, leave, local_rank, under_torchrun
+from edgegan.trainer.progress import Interrupt, PrepareBar, TrainingBar
+from edgegan.trainer.run import Run
+from edgegan.trainer.tensorboard import Events
+
+GPU_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class How:
+    """The choices of HOW_OPTIONS."""
+
+    device: str
+    workers: int | None
+    compiled: bool
+    on_collapse: str
+    data_root: Path | None
+    download_from: str | None
+
+
+def reopen(folder: Path, source: str | None, how: How, group: Group) -> tuple[Run, Dataset]:
+    """The run in `folder` with its data set, which is at `source` if that has moved."""
+    run = Run.open(folder)
+    return run, open_in_turn(lambda **where: run.open_dataset(source, **where), how, group)
+
+
+def open_in_turn(open_dataset: Callable[..., Dataset], how: How, group: Group) -> Dataset:
+    """The data set; of several processes on one machine the first decodes it, and the others find it decoded."""
+    if group.local_rank:
+        group.greatest(0)
+    with PrepareBar() as bar:
+        dataset = open_dataset(data_root=how.data_root, download_from=how.download_from, progress=bar)
+    if not group.local_rank:
+        group.greatest(0)
+    if dataset.skipped and group.first:
+        click.echo(dataset.skipped_line, err=True)
+    return dataset
+
+
+def work(prepare: Callable[[Group, str], tuple[Run, Dataset]], how: How, *, dry_run: bool = False) -> None:
+    """Train what `prepare` opens; under torchrun together with the other processes, of which the first speaks."""
+    device = pick_device(how.device, local_rank())
+    if dry_run:
+        if under_torchrun():
+            raise ArgumentError("a dry run is for one process; leave torchrun out")
+        run, dataset = prepare(Group(), device)
+        click.echo(describe(run, dataset, device))
+        return
+    group = join(device)
+    try:
+        run, dataset = prepare(group, device)
+        with run.locked() if group.first else nullcontext():
+            group.greatest(0)  # by now the first has swept away what a killed one left
+            status = _train(run, dataset, device, how, group)
+        group.greatest(0)  # none leaves while another still works: that would look like a death
+    except (EdgeGANError, OSError) as error:
+        if group.world == 1:
+            raise
+        line, status = failure(error)
+        if group.first or not isinstance(error, PeerLostError):
+            click.echo(f"edgegan-train: error: {'' if group.first else f'rank {group.rank}: '}{line}", err=True)
+        leave(status)
+    if group.world > 1:
+        leave(status)
+    if status:
+        raise click.exceptions.Exit(status)
+
+
+def _train(run: Run, dataset: Dataset, device: str, how: How, group: Group) -> int:
+    """Returns the exit status."""
+    folder, settings = printable(shlex.quote(str(run.folder))), run.settings
+    trainer = Trainer(
+        run,
+        dataset,
+        device,
+        group=group,
+        workers=how.workers if how.workers is not None else 0 if device == "cpu" else GPU_WORKERS,
+        compiled=how.compiled,
+        on_collapse=how.on_collapse,
+    )
+
+    def say(text: str, err: bool = False) -> None:
+        if group.first:
+            click.echo(text, err=err)
+
+    n, height, width, channels = dataset.images.shape
+    together = f"{group.world} processes on " if group.world > 1 else ""
+    say(
+        f"{settings.recipe}: {run.config.kimg:g} kimg on {printable(dataset.name)} ({n:,} pictures of "
+        f"{width}x{height}x{channels}), {together}{device}, {settings.precision}, seed {settings.seed} -> {folder}"
+    )
+    if not trainer.finished:
+        with ExitStack() as stack:
+            interrupted = stack.enter_context(Interrupt(quiet=not group.first))
+            reporters: list[Reporter] = []
+            if group.first:
+                reporters.append(stack.enter_context(TrainingBar(trainer.total, trainer.nimg)))
+                reporters.append(stack.enter_context(Events(run, trainer.nimg)))
+            status = trainer.train(reporters, lambda: interrupted.status)
+        if status:
+            place = f"stopped at {trainer.nimg / 1000:g} kimg, nothing is lost"
+            say(f"{place}; go on with  edgegan-train resume {folder}", err=True)
+            return status
+    minutes, seconds = divmod(round(trainer.seconds), 60)
+    say(
+        f"done: {trainer.nimg / 1000:g} kimg in {minutes} min {seconds} s of training; see {folder}/report.md, "
+        f"progress.gif, curves.png, samples/; next:  edgegan-export {folder} -o model.onnx"
+    )
+    return 0

@@ -1,0 +1,95 @@
+"""Layers whose result does not depend on how many processes share a batch."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from edgegan.trainer.parallel import lost_peers
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation of [n, C, ...] over the whole batch, also where several processes hold parts of it.
+
+    Paper: Ioffe, Szegedy 2015. On one process, and in eval mode, it is torch's own. torch's SyncBatchNorm exists for
+    GPUs only and cannot be differentiated twice; this one is made of differentiable sums.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() < 2:
+            raise ValueError(f"batch norm of shape {list(x.shape)}; valid: [n, C, ...]")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Like torch's: normalise by the batch's statistics in training, by the running ones in eval mode."""
+        if not self.training or _world() == 1:
+            return super().forward(x)
+        dims = [0, *range(2, x.dim())]
+        count = x.numel() // x.shape[1] * _world()
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        values = x.float()
+        mean = _total(values.sum(dims)) / count
+        centred = values - mean.view(shape)
+        variance = _total(centred.square().sum(dims)) / count
+        if self.track_running_stats:
+            self._remember(mean.detach(), variance.detach() * (count / max(1, count - 1)))
+        y = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        weight = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(variance, weight)
+
+
+class Dropout(nn.Module):
+    """Drop each element of [n, C, ...] with probability `p` and scale the rest by 1 / (1 - p), in training only.
+
+    Paper: Srivastava et al. 2014. The mask is drawn for the whole batch, and each process takes its part of it. It is
+    laid out with the channels last, as the nets' tensors are: on a processor a mask in another order than x takes
+    several times as long to multiply with.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, C, ...] -> the same shape."""
+        if not self.training or not self.p:
+            return x
+        n, first = len(x), dist.get_rank() * len(x) if _world() > 1 else 0
+        shape = (n * _world(), *x.shape[2:], *x.shape[1:2])
+        kept = torch.rand(shape, device=x.device)[first : first + n] >= self.p
+        return x * (kept.to(x.dtype) / (1 - self.p)).movedim(-1, 1)
+
+
+class _Total(torch.autograd.Function):
+    """The sum over the processes. Each one's part is in all of their sums, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.contiguous().clone()
+        with lost_peers():
+            dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _total(gradients[0])
+
+
+def _total(x: Tensor) -> Tensor:
+    total: Tensor = _Total.apply(x)
+    return total
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
