@@ -23,8 +23,8 @@ demo: .venv/.train
 
 # Each process of the tests computes on one thread: together they keep every processor busy.
 test: .venv/.test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
-	OMP_NUM_THREADS=1 EDGEGAN_PUREPYTHON=1 $(BIN)/pytest -n auto -m "not slow" $(RUNTIME_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 EDGEGAN_PUREPYTHON=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow" $(RUNTIME_TESTS)
 
 test-slow: .venv/.test
 	$(BIN)/pytest -m slow

@@ -241,6 +241,8 @@ def save_folder(path: str, request: Request, format: str, tell: Tell) -> None:
                     for i, name in names.items():
                         write_whole(temporary, name, encode_image(images[i - first], f".{format}"))
             except OSError as error:
+                with counting:
+                    written += sum(map(os.path.exists, names.values()))
                 error.filename = path
                 raise
             with counting:

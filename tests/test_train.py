@@ -193,7 +193,7 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(pictures: Path, tmp_path: Path)
         (["dcgan", "--data", "set.npz", "--out", "run", "--resolution", "48"], "28x28"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--device", "cuda:9"], "cuda:9"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--device", "tpu"], "tpu"),
-        (["dcgan", "--data", "set.npz", "--out", "run", "--batch", "0"], "batch"),
+        (["dcgan", "--data", "set.npz", "--out", "run", "--batch", "1"], "batch"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--kimg", "-1"], "kimg"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--kimg", "nan"], "kimg"),
         (["dcgan", "--data", "set.npz", "--out", "run", "--log-kimg", "nan"], "log-kimg"),
