@@ -22,6 +22,13 @@ from edgegan.errors import ArgumentError, MissingExtraError, printable
     help="Where to write the model.",
 )
 @click.option(
+    "--checkpoint",
+    default="newest",
+    show_default=True,
+    metavar="newest|best|IMAGES",
+    help="Which checkpoint: the best is the one whose pictures were nearest to the data; or that of so many images.",
+)
+@click.option(
     "--licence",
     default="",
     help="The licence of the model, to be written into it; think of that of the pictures.",
@@ -35,15 +42,15 @@ from edgegan.errors import ArgumentError, MissingExtraError, printable
     "seconds.",
 )
 @debug_option
-def cli(source: Path, output: Path, licence: str, lower: str) -> None:
+def cli(source: Path, output: Path, checkpoint: str, licence: str, lower: str) -> None:
     """Turn the training run in the folder RUN into one ONNX file.
 
     \b
     edgegan-export digits-run -o digits.onnx
     edgegan sample digits.onnx -n 16
 
-    The file holds the averaged generator of the newest checkpoint, a free batch, and a description of itself with
-    golden samples. It is written only if onnxruntime draws what torch draws, at batches 1, 2, 3 and 17.
+    The file holds the averaged generator of a checkpoint, a free batch, and a description of itself with golden
+    samples. It is written only if onnxruntime draws what torch draws, at batches 1, 2, 3 and 17.
 
     RUN may also be an .onnx file that edgegan-export wrote: it is then made faster for this processor, and the rest of
     it stays as it is.
@@ -56,8 +63,10 @@ def cli(source: Path, output: Path, licence: str, lower: str) -> None:
         raise ArgumentError(f"cannot write {output}: the file's name must end in .onnx")
     check_output(output)
     model = source.suffix.lower() == ".onnx" and not source.is_dir()
-    if model and (licence or lower == "none"):
-        raise ArgumentError(f"{source} is a model already, so it can only be lowered: leave out --licence and --lower")
+    if model and (licence or lower == "none" or checkpoint != "newest"):
+        raise ArgumentError(f"{source} is a model already, so it can only be lowered: leave out the other options")
+    if checkpoint not in ("newest", "best") and not (checkpoint.isascii() and checkpoint.isdecimal()):
+        raise ArgumentError(f"checkpoint is {checkpoint!r}; valid: newest, best, or a number of images")
     for module, extra in (("torch", "export"), ("onnx", "export"), ("onnxscript", "export"), ("onnxruntime", "cpu")):
         if find_spec(module) is None and not (model and module in ("torch", "onnxscript")):
             raise MissingExtraError.of("export", module, extra)
@@ -72,7 +81,7 @@ def cli(source: Path, output: Path, licence: str, lower: str) -> None:
     else:
         from edgegan.export.pipeline import export_run
 
-        report = export_run(source, output, licence, lowering=lower == "auto")
+        report = export_run(source, output, licence, lowering=lower == "auto", checkpoint=checkpoint)
         lines = report.lowered.lines() if report.lowered else []
         click.echo(
             f"{name}: {report.file_bytes / 1e6:.2f} MB, {report.parameters:,} parameters, {report.kimg:g} kimg; "

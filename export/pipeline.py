@@ -1,6 +1,5 @@
 """Export a run: load its averaged generator, trace it, lower it, prove it, write it."""
 
-import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,25 +25,28 @@ class Report:
     lowered: Lowered | None = field(repr=False, default=None)  # if it was asked for
 
 
-def export_run(folder: Path, output: Path, licence: str = "", lowering: bool = False) -> Report:
-    """Write the newest checkpoint of the run in `folder` as the ONNX model `output`, whole or not at all.
+def export_run(
+    folder: Path, output: Path, licence: str = "", lowering: bool = False, checkpoint: str = "newest"
+) -> Report:
+    """Write a checkpoint of the run in `folder` as the ONNX model `output`, whole or not at all.
+
+    checkpoint: "newest", "best", or its number of images.
 
     lowering: rewrite the graph into the form that is fastest on this processor, see lower.py. What is chosen depends on
     measured times, so two exports of one run may differ in their bytes.
 
-    Raises RunError for a folder that is no run, ExportError if the run has no checkpoint, cannot be traced, or does not
-    match in onnxruntime.
+    Raises RunError for a folder that is no run or has no such checkpoint, ExportError if it cannot be traced or does
+    not match in onnxruntime.
     """
     run = Run.open(folder)
-    state = run.newest_checkpoint()
-    if state is None:
-        resume = f"edgegan-train resume {shlex.quote(str(folder))}"
-        raise ExportError(f"the run {folder} has no checkpoint yet; train it first with  {resume}")
+    state = run.load_checkpoint(checkpoint)
     nets = run.build()
     run.load_nets(nets, state)
     module = run.recipe.export_module(nets).eval().requires_grad_(False)
     if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
-        raise ExportError(f"the newest checkpoint of {folder} holds weights that are not finite; nothing was written")
+        raise ExportError(
+            f"the {checkpoint} checkpoint of {folder} holds weights that are not finite; nothing was written"
+        )
     spec = replace(
         run.recipe.spec(run.config, run.settings.data.shape),
         dataset=run.settings.data.name,

@@ -16,7 +16,7 @@ from edgegan.trainer.data import Dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, Progress
 from edgegan.trainer.run import Run
-from support import TINY, command, equal, make_run, result_of, train
+from support import BIN, TINY, command, equal, make_run, result_of, train
 
 
 def test_pieces_of_a_batch_add_up_to_it(dataset: Dataset, tmp_path: Path) -> None:
@@ -175,8 +175,6 @@ def test_a_compiled_net_draws_and_learns_the_same(dataset: Dataset, tmp_path: Pa
 def test_sigterm_stops_in_order_and_says_how_to_go_on(pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = ["dcgan", "--data", pictures, "--out", run, "--kimg", 40, "--batch", 16, "--log-kimg", 0.016]
-    from support import BIN
-
     with subprocess.Popen(
         [str(BIN / "edgegan-train"), *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -188,6 +186,37 @@ def test_sigterm_stops_in_order_and_says_how_to_go_on(pictures: Path, tmp_path: 
     assert process.returncode == 143
     assert f"go on with  edgegan-train resume {run}" in stderr
     assert "Not finished" in (run / "report.md").read_text()
+
+
+def test_training_needs_no_shared_memory(pictures: Path, tmp_path: Path) -> None:
+    """Its workers are threads: a full /dev/shm, in a mount namespace of its own here, is nothing to them."""
+    script = (
+        "mount -t tmpfs -o size=4k none /dev/shm && { head -c 9999 /dev/zero > /dev/shm/full; "
+        f"exec {BIN}/edgegan-train edge --data {pictures} --out {tmp_path}/run --kimg 0.064 --batch 16 --workers 2; }}"
+    )
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
+    if "unshare failed" in done.stderr or "permission denied" in done.stderr.lower():
+        pytest.skip("needs the right to mount")
+    assert done.returncode == 0, done.stderr
+    assert "done: 0.064 kimg" in done.stdout
+
+
+def test_a_full_disk_stops_training_in_one_line_and_it_goes_on_later(
+    pictures: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    """A limit on the size of files, which a checkpoint is the first to reach, stands for the disk."""
+    run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
+    assert not train(run, dataset, 16)
+    limited = ["sh", "-c", f"ulimit -f 2000; exec {BIN}/edgegan-train resume {run.folder}"]
+    failed = subprocess.run(limited, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith(f"edgegan-train: error: {run.checkpoints}")
+    assert "Traceback" not in failed.stderr
+    assert [path.name for path in checkpoint.found(run.checkpoints)] == ["000000000000.pt", "000000000016.pt"]
+    assert command("edgegan-train", "resume", run.folder).returncode == 0
+    whole = make_run(tmp_path / "whole", dataset, "dcgan", str(pictures))
+    train(whole, dataset)
+    assert equal(result_of(Run.open(run.folder)), result_of(whole))
 
 
 def test_config_json_of_another_format_is_named(dataset: Dataset, tmp_path: Path) -> None:

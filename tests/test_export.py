@@ -56,6 +56,20 @@ def test_command_exports_and_sample_draws(run: Run, tmp_path: Path) -> None:
     assert sampled.returncode == 0, sampled.stderr
 
 
+def test_any_checkpoint_that_is_there_can_be_exported(run: Run, tmp_path: Path) -> None:
+    best = min((record for record in run.read_log() if "swd" in record), key=lambda record: record["swd"])
+    oldest = int(checkpoint.found(run.checkpoints)[0].stem)
+    for which, nimg in (("best", best["nimg"]), (str(oldest), oldest)):
+        assert pipeline.export_run(run.folder, tmp_path / "m.onnx", checkpoint=which).kimg == nimg / 1000
+    for which, status, says in (
+        ("31", 1, "has no checkpoint 31; there are: newest, "),
+        ("worst", 2, "newest, best, or"),
+    ):
+        failed = command("edgegan-export", run.folder, "-o", tmp_path / "x.onnx", "--checkpoint", which)
+        assert (failed.returncode, failed.stderr.count("\n")) == (status, 1)
+        assert says in failed.stderr
+
+
 def test_command_without_lowering_writes_the_same_bytes_each_time(run: Run, tmp_path: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
         shown = command("edgegan-export", run.folder, "-o", tmp_path / name, "--lower", "none")

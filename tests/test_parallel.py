@@ -41,7 +41,14 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             if process.poll() is None:
+                for child in children(process.pid):  # torchrun's are not of its group
+                    os.kill(child, signal.SIGKILL)
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def children(process: int) -> list[int]:
+    """The process ids of those that it started."""
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -55,9 +62,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def rank_process(launcher: int, rank: int) -> int:
     """The process id of a rank among the children of torchrun."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     wanted = f"RANK={rank}".encode()
-    return next(int(c) for c in children if wanted in Path(f"/proc/{c}/environ").read_bytes().split(b"\0"))
+    return next(c for c in children(launcher) if wanted in Path(f"/proc/{c}/environ").read_bytes().split(b"\0"))
 
 
 @pytest.mark.parametrize(("recipe", "processes"), [*((name, 2) for name in recipes.names()), ("dcgan", 4)])
@@ -137,18 +143,20 @@ def test_torchrun_restarts_a_run_that_lost_a_process(pictures: Path, tmp_path: P
     assert Run.open(run).read_log()[-1]["nimg"] == 400
 
 
-@pytest.mark.parametrize("signals", [1, 2])
-def test_ctrl_c_to_the_whole_group_with_workers(signals: int, pictures: Path, tmp_path: Path) -> None:
-    """As a terminal sends it: to the command and all that it started."""
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]])
+def test_a_signal_to_the_whole_group_with_workers(
+    signals: list[signal.Signals], pictures: Path, tmp_path: Path
+) -> None:
+    """As a terminal sends Ctrl-C, once or twice, and a system that shuts down: to the command and all it started."""
     run = tmp_path / "run"
     command = [BIN / "edgegan-train", "edge", "--data", pictures, "--out", run, *LONG, "--workers", "2"]
     with running([str(word) for word in command]) as process:
         wait_for(lambda: (run / "log.jsonl").exists())
-        for _ in range(signals):
-            os.killpg(process.pid, signal.SIGINT)
+        for number in signals:
+            os.killpg(process.pid, number)
             time.sleep(0.05)
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signals[0]
     assert "Traceback" not in stderr
     assert Run.open(run).newest_checkpoint() is not None
     assert not list(run.rglob("*.tmp"))

@@ -146,7 +146,8 @@ class Run:
         if which == "newest":
             state = self.newest_checkpoint()
             if state is None:
-                raise RunError(f"{self.folder} has no checkpoint yet; train it first")
+                resume = f"edgegan-train resume {shlex.quote(str(self.folder))}"
+                raise RunError(f"the run {self.folder} has no checkpoint yet; train it first with  {resume}")
             return state
         path = self.checkpoints / (checkpoint.BEST if which == "best" else f"{int(which):012d}.pt")
         if not path.is_file():
