@@ -64,7 +64,8 @@ def cli(source: Path, output: Path, checkpoint: str, licence: str, lower: str) -
     check_output(output)
     model = source.suffix.lower() == ".onnx" and not source.is_dir()
     if model and (licence or lower == "none" or checkpoint != "newest"):
-        raise ArgumentError(f"{source} is a model already, so it can only be lowered: leave out the other options")
+        options = "--checkpoint, --licence and --lower"
+        raise ArgumentError(f"{source} is a model already, so it can only be lowered: leave out {options}")
     if checkpoint not in ("newest", "best") and not (checkpoint.isascii() and checkpoint.isdecimal()):
         raise ArgumentError(f"checkpoint is {checkpoint!r}; valid: newest, best, or a number of images")
     for module, extra in (("torch", "export"), ("onnx", "export"), ("onnxscript", "export"), ("onnxruntime", "cpu")):
