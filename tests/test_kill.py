@@ -68,4 +68,4 @@ def test_killed_at_a_dozen_random_moments(pictures: Path, dataset: Dataset, tmp_
 
 @pytest.mark.slow
 def test_killed_at_200_random_moments(pictures: Path, dataset: Dataset, tmp_path: Path) -> None:
-    assert outlived(pictures, dataset, tmp_path, 8.0, 200, 0.8) == 200
+    assert outlived(pictures, dataset, tmp_path, 24.0, 200, 0.6) == 200
