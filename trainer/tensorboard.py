@@ -94,10 +94,6 @@ class Events:
         """A picture, uint8 [H, W, C] with C = 1 or 3; TensorBoard shows some ten of a tag, evenly picked."""
         self._try(lambda writer: writer.add_image(tag, grid, nimg, dataformats="HWC"))
 
-    def flush(self) -> None:
-        """Bring everything to the disk; records and pictures are there already."""
-        self._try(lambda writer: None)
-
     def close(self) -> None:
         """Finish the file; later calls do nothing."""
         self._try(lambda writer: writer.close())
