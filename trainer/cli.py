@@ -12,13 +12,13 @@ from edgegan._cli import WholeNumber, debug_option, run
 from edgegan.errors import MissingExtraError
 from edgegan.trainer import recipes
 from edgegan.trainer.config import make_config
+from edgegan.trainer.data import FITS
 
 if TYPE_CHECKING:
     from edgegan.trainer.data import Dataset
     from edgegan.trainer.run import Run
 
 FRAMES = 40  # sample grids of a run unless --sample-kimg says otherwise
-FITS = ("crop", "pad", "stretch")
 RECORDS = 200  # log records of a run unless --log-kimg says otherwise
 
 HOW_OPTIONS = (  # where and how to train: no part of the run, so that a resume may choose anew
