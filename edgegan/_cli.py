@@ -119,6 +119,10 @@ def run(command: click.Command, prog: str, args: Sequence[str] | None = None) ->
     except (EdgeGANError, OSError) as error:
         line, status = failure(error)
         _fail(f"{prog}: error: {line}", status, state)
+    finally:
+        # All is said and done, and Python only clears up: a late Ctrl-C would change nothing but print a traceback.
+        with suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def failure(error: EdgeGANError | OSError) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """The command `edgegan` as a user meets it: what it writes, and how it fails."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -305,6 +306,26 @@ finally:
     for args in (["--help"], ["sample", "-h"], ["sample", "-n", "0"], []):
         done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
         assert done.stdout.endswith("[]\n")
+
+
+def test_a_late_ctrl_c_is_quiet() -> None:
+    """It comes when the command has ended and Python clears up."""
+    code = """
+import atexit, time
+import click
+from edgegan._cli import run
+@click.command()
+def cli():
+    atexit.register(lambda: (print("ended", flush=True), time.sleep(0.5)))
+run(cli, "edgegan", [])
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ended:
+        assert ended.stdout is not None
+        assert ended.stdout.readline() == "ended\n"
+        ended.send_signal(signal.SIGINT)
+        assert ended.communicate() == ("", "")
+    assert ended.returncode == 0
 
 
 def test_help_shows_examples() -> None:
