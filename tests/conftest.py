@@ -1,5 +1,6 @@
 """Fixtures of several test files: a data root, and tiny ONNX generators whose pictures NumPy can compute too."""
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,15 @@ def data_root_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         folder = tmp_path_factory.mktemp("data-root")
         patch.setenv("EDGEGAN_DATA", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A command takes over the signals of its process, which here goes on, and whose children would inherit them."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

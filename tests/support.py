@@ -1,6 +1,5 @@
 """What several test files need to run commands and training."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,13 +103,8 @@ class Exits:
     """What a run printed and its exit status."""
 
     def __init__(self, capfd: pytest.CaptureFixture[str], *args: str, command: click.Command = cli) -> None:
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with pytest.raises(SystemExit) as caught:
-                run(command, "edgegan", args)
-        finally:  # `run` takes them over, since its process ends with it
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        with pytest.raises(SystemExit) as caught:
+            run(command, "edgegan", args)
         self.status = caught.value.code
         self.out, self.err = capfd.readouterr()
 
