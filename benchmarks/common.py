@@ -4,7 +4,6 @@ Nothing large is imported here: runtime.py measures the memory of its children, 
 """
 
 import os
-import platform
 import sys
 import time
 from dataclasses import dataclass
@@ -14,14 +13,6 @@ IDLE = 0.1  # processors that others may keep busy
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 class Others:

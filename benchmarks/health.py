@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Others, processor, say
+from common import Others, say
 
+from edgegan.devices import processor
 from edgegan.trainer import loop
 from edgegan.trainer.data import Dataset, open_dataset
 from edgegan.trainer.recipe import Batch, Phase, Progress

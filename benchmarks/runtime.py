@@ -38,9 +38,10 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 
-from common import IDLE, Others, Row, processor, say, show
+from common import IDLE, Others, Row, say, show
 
 import edgegan
+from edgegan.devices import processor
 
 # Nothing large is imported here: a child's ru_maxrss begins with what its parent has when it starts the child.
 

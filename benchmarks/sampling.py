@@ -24,10 +24,10 @@ from statistics import median
 import numpy as np
 import PIL
 import torch
-from common import processor
 from PIL import Image, ImageDraw, ImageOps
 
 from edgegan import _backend, load, noise
+from edgegan.devices import processor
 from edgegan.image import encode_png, grid, to_uint8
 
 Work = Callable[[], object]

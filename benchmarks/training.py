@@ -33,7 +33,7 @@ from statistics import median
 import numpy as np
 import plain_gan
 import torch
-from common import IDLE, Others, Row, processor, say, show
+from common import IDLE, Others, Row, say, show
 from engine import (
     CASES,
     LATENT_DIM,
@@ -48,6 +48,7 @@ from engine import (
 )
 from torch import Tensor, nn
 
+from edgegan.devices import processor
 from edgegan.trainer import randomness
 from edgegan.trainer.data.loader import Loader
 from edgegan.trainer.layers import Dropout

@@ -1,7 +1,6 @@
 """`edgegan bench`: how fast a model is on this device, and where the time goes."""
 
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -48,7 +47,7 @@ def bench(model: str | None, seconds: int, as_json: bool, provider: str, threads
     edgegan bench faces.onnx --threads 1
     edgegan bench faces.onnx --provider cuda --seconds 5
     """
-    from edgegan.devices import default_threads, onnxruntime
+    from edgegan.devices import default_threads, onnxruntime, processor
 
     threads = threads or default_threads()
     generator = edgegan.load(model, provider, threads)
@@ -57,7 +56,7 @@ def bench(model: str | None, seconds: int, as_json: bool, provider: str, threads
         "provider": generator.provider,
         "threads": threads,
         "onnxruntime": onnxruntime().__version__,
-        "processor": _processor(),
+        "processor": processor(),
         **_cold_start(model, generator.provider, threads),
         "batches": [_measure(generator, batch, seconds) for batch in BATCHES],
         "bulk": _bulk(model, generator.provider, threads, seconds),
@@ -160,12 +159,3 @@ def _cold_start(model: str | None, provider: str, threads: int) -> dict[str, flo
             raise ModelError(f"a new process could not draw with {name_of(model)}: {printable(lines[-1])}")
         peaks.append(float(done.stdout))
     return {"cold_start_s": sorted(times)[COLD_STARTS // 2], "peak_mb": max(peaks)}
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
