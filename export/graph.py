@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
 Size = int | None  # of a dimension; None is the batch or another one that is not known
@@ -52,6 +53,11 @@ class Graph:
         self._shapes = self._infer()
         made.graph.value_info.extend(self._declared)
         return made
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all constants."""
+        return sum(array.nbytes for array in self.constants.values())
 
     def producer(self, name: str) -> NodeProto | None:
         """The node that makes `name`; None for a constant or an input of the graph."""
@@ -160,6 +166,29 @@ class Graph:
         self._shapes = {}
         self._sweep()
         self._sort()
+
+    def is_output(self, name: str) -> bool:
+        """Whether the graph's user sees this value."""
+        return name in self._outputs
+
+    def evaluate(self, node: NodeProto) -> Array | None:
+        """The one output of a node that reads constants alone, by ONNX's reference; None if that cannot compute it."""
+        names = list(dict.fromkeys(name for name in node.input if name))
+        port = [onnx.ValueInfoProto(name=node.output[0])]
+        alone = helper.make_graph([node], "node", [onnx.ValueInfoProto(name=name) for name in names], port)
+        model = helper.make_model(alone, opset_imports=self._frame.opset_import, ir_version=self._frame.ir_version)
+        try:
+            (value,) = ReferenceEvaluator(model).run(None, {name: self.constants[name] for name in names})
+        except Exception:  # it raises what NumPy raises, and its own
+            return None
+        return np.asarray(value)
+
+    def fix(self, node: NodeProto, value: Array) -> None:
+        """Let the output of a node be a constant."""
+        self.nodes.remove(node)
+        self.constants[node.output[0]] = value
+        self._shapes = {}
+        self._sweep()
 
     def _name(self, stem: str) -> str:
         taken = self.constants.keys() | {name for node in self.nodes for name in (*node.input, *node.output)}

@@ -42,6 +42,11 @@ def transposed(kernel: int, pad: int, stride: int) -> list[Phase]:
     return phases
 
 
+def plain(kernel: int, pad: int) -> list[Phase]:
+    """Of a convolution of stride 1: y reads x[y + k - pad]."""
+    return [Phase(-pad, np.eye(kernel))]
+
+
 def strided(kernel: int, scale: int) -> Array:
     """Of a convolution that draws `scale` outputs at each of its steps: [scale, kernel + scale - 1, kernel]."""
     return np.stack([np.eye(kernel + scale - 1, kernel, -r) for r in range(scale)])
@@ -126,10 +131,12 @@ def _padded(phase: Phase, count: int, size: int) -> Phase:
     return phase.over(start, end - start)
 
 
-Layout = Callable[[Graph, Layer, list[Phase], list[Phase]], str]
+BLOCK = 16  # channels that the blocked layout computes at least: phases that all fit into one are drawn at once
+# From x to the value [N, O, *drawn] behind the tail; None if the layer is not for this layout, and nothing was added.
+Layout = Callable[[Graph, Layer, list[Phase], list[Phase]], str | None]
 
 
-def by_rows(graph: Graph, layer: Layer, rows: list[Phase], columns: list[Phase]) -> str:
+def by_rows(graph: Graph, layer: Layer, rows: list[Phase], columns: list[Phase]) -> str | None:
     """A convolution for each phase of the rows, which has the phases of the columns as channels.
 
     Behind it channels last, where the columns are in their order at once and whole rows are all that has to be moved.
@@ -138,13 +145,15 @@ def by_rows(graph: Graph, layer: Layer, rows: list[Phase], columns: list[Phase])
     return _by_rows(graph, layer, rows, columns, split=False)
 
 
-def by_phase(graph: Graph, layer: Layer, rows: list[Phase], columns: list[Phase]) -> str:
+def by_phase(graph: Graph, layer: Layer, rows: list[Phase], columns: list[Phase]) -> str | None:
     """A convolution for each phase, with as few multiplications as there can be; for the rest like `by_rows`."""
     return _by_rows(graph, layer, rows, columns, split=True)
 
 
-def _by_rows(graph: Graph, layer: Layer, rows: list[Phase], columns: list[Phase], split: bool) -> str:
+def _by_rows(graph: Graph, layer: Layer, rows: list[Phase], columns: list[Phase], split: bool) -> str | None:
     (height, width), channels, (s, t) = layer.drawn, len(layer.weight), (len(rows), len(columns))
+    if s * t * channels <= BLOCK:
+        return None
     high, wide = -(-height // s), -(-width // t)
     rows = [_padded(phase, high, layer.size[0]) for phase in rows]
     columns = [_padded(phase, wide, layer.size[1]) for phase in columns]

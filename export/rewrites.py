@@ -14,62 +14,30 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from edgegan.export.graph import Array, Graph, attribute, known
-from edgegan.export.phases import Layer, Layout, at_once, behind, by_phase, by_rows, strided, transposed, upsampled
+from edgegan.export.phases import (
+    Layer,
+    Layout,
+    Phase,
+    at_once,
+    behind,
+    by_phase,
+    by_rows,
+    plain,
+    strided,
+    transposed,
+    upsampled,
+)
+from edgegan.export.simplify import (
+    ACTIVATIONS,
+    fold_batch_norm,
+    fold_constants,
+    name_batch,
+    permute_gemm,
+    respell_resize,
+)
+from edgegan.export.winograd import winograd
 
 Rewrite = Callable[[Graph, NodeProto], bool]
-
-ACTIVATIONS = ("LeakyRelu", "Relu", "Tanh", "Sigmoid", "Clip")  # elementwise, and onnxruntime fuses them with Conv
-
-
-def fold_batch_norm(graph: Graph, node: NodeProto) -> bool:
-    """Conv, ConvTranspose, Gemm or MatMul -> BatchNormalization: one node less.
-
-    a (W x + b - mean) + beta = (a W) x + a (b - mean) + beta, where a = gamma / sqrt(var + epsilon).
-    """
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return False
-    norm = graph.only_consumer(node.output[0])
-    if norm is None or norm.op_type != "BatchNormalization" or attribute(norm, "training_mode", 0):
-        return False
-    values = [graph.constant_input(norm, index) for index in (1, 2, 3, 4)]
-    gamma, beta, mean, var = (None if value is None else value.astype(np.float64) for value in values)
-    weight, bias = graph.constant_input(node, 1), graph.constant_input(node, 2)
-    if gamma is None or beta is None or mean is None or var is None or weight is None:
-        return False
-    if (len(node.input) > 2 and (bias is None or bias.shape != gamma.shape)) or attribute(node, "group", 1) != 1:
-        return False
-    if node.op_type in ("Gemm", "MatMul"):
-        out = attribute(node, "transB", 0) ^ 1  # the axis of the weight that counts outputs
-        plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and weight.ndim == 2
-        if not plain or len(graph.shape(node.output[0]) or ()) != 2:
-            return False
-    else:
-        out = 1 if node.op_type == "ConvTranspose" else 0
-    scale = gamma / np.sqrt(var + attribute(norm, "epsilon", 1e-5))
-    shift = beta + scale * ((0 if bias is None else bias.astype(np.float64)) - mean)
-    scale = scale.reshape([-1 if axis == out else 1 for axis in range(weight.ndim)])
-    inputs = node.input[0], graph.constant(weight * scale), graph.constant(shift)
-    op = "Gemm" if node.op_type == "MatMul" else node.op_type
-    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    graph.replace(norm.output[0], graph.add(op, *inputs, **attributes))
-    return True
-
-
-def name_batch(graph: Graph, node: NodeProto) -> bool:
-    """Reshape of [N, ...] to [-1, ...] -> to [0, ...], where the rest has as many elements.
-
-    -1 is a size that nobody knows, 0 the input's own. onnxruntime fuses an addition with a Conv only where it can tell
-    that both batches are the same.
-    """
-    shape = graph.constant_input(node, 1) if node.op_type == "Reshape" else None
-    if shape is None or len(shape) < 2 or shape[0] != -1 or (shape[1:] < 1).any():
-        return False
-    source = graph.shape(node.input[0])
-    sizes = known(source, len(source)) if source else None
-    if sizes is None or np.prod(sizes) != np.prod(shape[1:]):
-        return False
-    graph.replace(node.output[0], graph.add("Reshape", node.input[0], graph.integers(0, *map(int, shape[1:]))))
-    return True
 
 
 def lift_resize(graph: Graph, node: NodeProto) -> bool:
@@ -108,8 +76,7 @@ def upsampled_conv(graph: Graph, node: NodeProto, layout: Layout) -> bool:
     size = height // scale, width // scale
     rows, columns = (upsampled(k, pad, scale) for k, pad in zip(weight.shape[2:], pads[:2], strict=True))
     layer = Layer(resize.input[0], size, weight, bias, tail, (height, width))
-    graph.replace(_end(node, tail), layout(graph, layer, rows, columns))
-    return True
+    return _drawn(graph, layer, layout, rows, columns, _end(node, tail))
 
 
 def transposed_conv(graph: Graph, node: NodeProto, layout: Layout) -> bool:
@@ -141,8 +108,20 @@ def transposed_conv(graph: Graph, node: NodeProto, layout: Layout) -> bool:
     tail = _tail(graph, node)
     rows, columns = (transposed(k, pad, strides[0]) for k, pad in zip(weight.shape[2:], pads[:2], strict=True))
     layer = Layer(node.input[0], (source[1], source[2]), weight.swapaxes(0, 1), bias, tail, (target[1], target[2]))
-    graph.replace(_end(node, tail), layout(graph, layer, rows, columns))
-    return True
+    return _drawn(graph, layer, layout, rows, columns, _end(node, tail))
+
+
+def plain_conv(graph: Graph, node: NodeProto, layout: Layout) -> bool:
+    """Conv of stride 1 -> the same in another layout."""
+    conv = _plain_conv(graph, node)
+    if conv is None:
+        return False
+    weight, bias, pads, size = conv
+    tail = _tail(graph, node)
+    height, width = (n + a + b - k + 1 for n, a, b, k in zip(size, pads[:2], pads[2:], weight.shape[2:], strict=True))
+    rows, columns = (plain(k, pad) for k, pad in zip(weight.shape[2:], pads[:2], strict=True))
+    layer = Layer(node.input[0], size, weight, bias, tail, (height, width))
+    return _drawn(graph, layer, layout, rows, columns, _end(node, tail))
 
 
 def few_outputs(graph: Graph, node: NodeProto, scale: int, blocked: bool) -> bool:
@@ -212,11 +191,15 @@ class Rule:
 
     name: str
     rewrite: Rewrite
+    rounds: bool = False  # more than a sum in another order does: taken only where it is measured that it may
 
 
-_LAYOUTS = {"by rows": by_rows, "by phase": by_phase, "at once": at_once}
+# The one with the fewest multiplications is the first.
+_LAYOUTS = {"by phase": by_phase, "by rows": by_rows, "at once": at_once}
 # Taken wherever they match: they leave less work, or tell what the others need to know.
 ALWAYS = (
+    Rule("fold constants", fold_constants),
+    Rule("respell resize", respell_resize),
     Rule("fold batch norm", fold_batch_norm),
     Rule("name batch", name_batch),
     Rule("lift resize", lift_resize),
@@ -233,7 +216,20 @@ MEASURED = (
         for blocked in (True, False)
     ),
     (Rule("blocked activation", blocked_activation),),
+    # The larger the blocks, the fewer the multiplications, and the larger the file.
+    tuple(
+        Rule(f"winograd {m}x{n}", partial(plain_conv, layout=partial(winograd, tile=(m, n))), rounds=True)
+        for m, n in ((4, 4), (4, 3))
+    ),
+    (Rule("permute gemm", permute_gemm),),
 )
+
+
+def _drawn(graph: Graph, layer: Layer, layout: Layout, rows: list[Phase], columns: list[Phase], end: str) -> bool:
+    y = layout(graph, layer, rows, columns)
+    if y is not None:
+        graph.replace(end, y)
+    return y is not None
 
 
 def _pointwise(graph: Graph, node: NodeProto) -> bool:

@@ -12,21 +12,29 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgegan import load
 from edgegan.errors import ExportError
+from edgegan.export.describe import describe
 from edgegan.export.graph import Graph
 from edgegan.export.lower import TOLERANCE, lower
-from edgegan.export.onnx import describe, to_model
 from edgegan.export.rewrites import ALWAYS, MEASURED, Rewrite, Rule
-from edgegan.export.verify import BATCHES, check_parity
+from edgegan.export.trace import to_model
+from edgegan.export.verify import BATCHES
+from edgegan.export.winograd import Tiled
 from edgegan.gate import check
 from edgegan.model import BUILT_IN, inputs_of
 from edgegan.trainer import recipes
 from edgegan.trainer.recipe import DataShape
-from support import command
+from support import check_parity, command
 
 RULES = {rule.name: rule.rewrite for rules in (ALWAYS, *MEASURED) for rule in rules}
 UPSAMPLED = [name for name in RULES if name.startswith("upsampled")]
 TRANSPOSED = [name for name in RULES if name.startswith("transposed")]
 FEW = [name for name in RULES if name.startswith("few")]
+WINOGRAD = [name for name in RULES if name.startswith("winograd")]
+
+
+def resizing(mode: str, nearest: str, kind: str = "nearest") -> dict[str, object]:
+    extra = {"nearest_mode": nearest} if kind == "nearest" else {}
+    return {"mode": kind, "coordinate_transformation_mode": mode, **extra}
 
 
 class Build:
@@ -66,9 +74,8 @@ class Build:
     def resize(
         self, *scales: float, mode: str = "asymmetric", nearest: str = "floor", kind: str = "nearest"
     ) -> "Build":
-        extra = {"nearest_mode": nearest} if kind == "nearest" else {}
         scale = self.constant([1, 1, *scales])
-        return self.add("Resize", "", scale, mode=kind, coordinate_transformation_mode=mode, **extra)
+        return self.add("Resize", "", scale, **resizing(mode, nearest, kind))
 
     def model(self, *outputs: str) -> onnx.ModelProto:
         def port(name: str, rank: int) -> onnx.ValueInfoProto:
@@ -133,7 +140,7 @@ def test_upsampled_conv(name: str, kernel: int, scale: int, size: tuple[int, int
 
 @pytest.mark.parametrize("name", UPSAMPLED)
 def test_upsampled_conv_with_an_even_kernel(name: str) -> None:
-    assert_rewrites(Build(3, 4, 6).resize(2, 2).conv(3, 4, 4, pads=[1, 2, 2, 1]).add("Tanh"), name)
+    assert_rewrites(Build(3, 4, 6).resize(2, 2).conv(3, 5, 4, pads=[1, 2, 2, 1]).add("Tanh"), name)
 
 
 @pytest.mark.parametrize("name", TRANSPOSED)
@@ -150,6 +157,16 @@ def test_transposed_conv(
     )
     new = assert_rewrites(build.add("LeakyRelu", alpha=0.3), name)
     assert "ConvTranspose" not in ops(new)
+
+
+@pytest.mark.parametrize("name", [*UPSAMPLED, *TRANSPOSED])
+def test_few_channels_are_drawn_at_once(name: str) -> None:
+    build = Build(4, 5, 6)
+    if name in UPSAMPLED:
+        build.resize(2, 2).conv(4, 3, 3)
+    else:
+        build.transposed(4, 3, 4, strides=[2, 2], pads=[1] * 4)
+    assert_rewrites(build, name, int(name.endswith("at once")))
 
 
 @pytest.mark.parametrize(("kernel", "pad"), [(5, 2), (4, 0), (4, 3), (1, 0), (3, 1)])
@@ -252,18 +269,188 @@ def test_activation_that_fuses_with_its_conv_is_left_alone() -> None:
     assert_rewrites(build, "blocked activation", 0)
 
 
+@pytest.mark.parametrize(
+    ("mode", "nearest"),
+    [
+        ("half_pixel", "round_prefer_floor"),
+        ("half_pixel", "round_prefer_ceil"),
+        ("pytorch_half_pixel", "round_prefer_floor"),
+        ("half_pixel_symmetric", "round_prefer_ceil"),
+    ],
+)
+@pytest.mark.parametrize(("scales", "size"), [((2, 2), (3, 4)), ((3, 1), (1, 5)), ((2, 7), (6, 1)), ((5, 4), (37, 2))])
+def test_respell_resize(mode: str, nearest: str, scales: tuple[int, int], size: tuple[int, int]) -> None:
+    build = Build(3, *size).resize(*scales, mode=mode, nearest=nearest)
+    build.resize(1, 2, nearest="round_prefer_floor")
+    new = assert_rewrites(build, "respell resize", 2)
+    said = {item.name: helper.get_attribute_value(item) for item in new.graph.node[0].attribute}
+    assert said["coordinate_transformation_mode"] == b"asymmetric"
+    assert said["nearest_mode"] == b"floor"
+
+
+def test_respell_resize_that_is_told_sizes() -> None:
+    build = Build(3, 4, 6)
+    shape = helper.make_node("Shape", ["x"], ["shape"], start=0, end=2)
+    build.nodes += [shape, helper.make_node("Concat", ["shape", build.constant([8, 18], np.int64)], ["sizes"], axis=0)]
+    build.add("Resize", "", "", "sizes", **resizing("asymmetric", "floor"))
+    build.add(
+        "Resize", "", "", build.constant([16, 18], np.int64), **resizing("half_pixel", "round_prefer_ceil"), axes=[2, 3]
+    )
+    build.add("Resize", "", build.constant([2, 1]), **resizing("asymmetric", "floor"), axes=[2, 3])
+    new = assert_rewrites(build, "respell resize", 3)
+    assert ops(new) == ["Resize"] * 3
+
+
+@pytest.mark.parametrize(
+    ("scales", "mode", "nearest", "kind"),
+    [
+        ((2, 2), "asymmetric", "floor", "nearest"),
+        ((2, 2), "asymmetric", "ceil", "nearest"),
+        ((3, 2), "asymmetric", "round_prefer_floor", "nearest"),
+        ((2, 2), "half_pixel", "floor", "nearest"),
+        ((2, 2), "half_pixel", "ceil", "nearest"),
+        ((2, 2), "align_corners", "round_prefer_floor", "nearest"),
+        ((2, 2), "half_pixel", "floor", "linear"),
+        ((1.5, 2), "half_pixel", "round_prefer_floor", "nearest"),
+        ((0.5, 0.5), "half_pixel", "round_prefer_floor", "nearest"),
+    ],
+)
+def test_other_resizes_keep_their_spelling(scales: tuple[float, float], mode: str, nearest: str, kind: str) -> None:
+    assert_rewrites(Build(3, 4, 6).resize(*scales, mode=mode, nearest=nearest, kind=kind), "respell resize", 0)
+
+
+def test_respell_resize_leaves_sizes_of_another_value_alone() -> None:
+    build = Build(3, 4, 6)
+    build.nodes.append(helper.make_node("Shape", ["x"], ["shape"], start=0, end=2))
+    build.nodes.append(helper.make_node("Concat", ["shape", build.constant([8, 10], np.int64)], ["sizes"], axis=0))
+    assert_rewrites(build.add("Resize", "", "", "sizes", **resizing("asymmetric", "floor")), "respell resize", 0)
+
+
+def test_fold_constants_of_spectral_norm() -> None:
+    """W / (u^T W v), as torch writes it in a graph."""
+    build = Build(6, 5, 4)
+    weight = build.normal(8, 6, 3, 3)
+    for op, inputs in (
+        ("Reshape", (weight, build.constant([8, 54], np.int64))),
+        ("MatMul", ("v0", build.normal(54))),
+        ("Mul", ("v1", build.normal(8))),
+    ):
+        build.nodes.append(helper.make_node(op, list(inputs), [f"v{len(build.nodes)}"]))
+    build.nodes.append(helper.make_node("ReduceSum", ["v2"], ["v3"], keepdims=0))
+    build.nodes.append(helper.make_node("Div", [weight, "v3"], ["v4"]))
+    build.add("Conv", "v4", kernel_shape=[3, 3], pads=[1] * 4)
+    new = assert_rewrites(build, "fold constants", 5)
+    assert ops(new) == ["Conv"]
+    assert [tuple(item.dims) for item in new.graph.initializer] == [(8, 6, 3, 3)]
+
+
+def test_fold_constants_leaves_what_would_grow_the_file() -> None:
+    build = Build(3, 4, 6)
+    shape = build.constant([64, 64, 4, 6], np.int64)
+    build.nodes.append(helper.make_node("Expand", [build.normal(1, 64, 1, 1), shape], ["large"]))
+    build.nodes.append(
+        helper.make_node("ReduceMax", ["large", build.constant([0, 1], np.int64)], ["small"], keepdims=1)
+    )
+    assert_rewrites(build.add("Add", "small"), "fold constants", 0)
+
+
+def test_fold_constants_leaves_what_depends_on_an_input() -> None:
+    assert_rewrites(Build(3, 4, 6).conv(3, 4, 3).add("Tanh"), "fold constants", 0)
+
+
+@pytest.mark.parametrize("op", ["Gemm", "Gemm transposed", "MatMul"])
+@pytest.mark.parametrize("shape", [[-1, 3, 4, 5], [0, 2, 5, 6]])
+def test_permute_gemm(op: str, shape: list[int]) -> None:
+    build = Build(7, 2, 3).add("Flatten")
+    if op == "MatMul":
+        build.add("MatMul", build.normal(42, 60))
+    else:
+        transposed = op.endswith("transposed")
+        weight = build.normal(60, 42) if transposed else build.normal(42, 60)
+        build.add("Gemm", weight, build.normal(60), transB=int(transposed))
+    build.add("LeakyRelu", alpha=0.3).add("Clip", build.constant(-1), build.constant(1))
+    build.add("Reshape", build.constant(shape, np.int64)).add("Transpose", perm=[0, 3, 1, 2])
+    assert ops(assert_rewrites(build, "permute gemm")) == ["Flatten", op.split()[0], "LeakyRelu", "Clip", "Reshape"]
+
+
+@pytest.mark.parametrize("case", ["batch moves", "others read it", "not constant", "no gemm", "images in the batch"])
+def test_other_transposes_are_left_alone(case: str) -> None:
+    build = Build(12, 2, 2).add("Flatten" if case != "no gemm" else "Tanh")
+    outputs = []
+    if case == "not constant":
+        flat = build.last
+        build.add("Transpose", perm=[1, 0]).add("MatMul", flat)
+    elif case != "no gemm":
+        build.add("MatMul", build.normal(48, 48))
+    build.add("Reshape", build.constant([-1, 3, 2, 4] if case == "images in the batch" else [-1, 3, 4, 4], np.int64))
+    outputs = [build.last] if case == "others read it" else []
+    build.add("Transpose", perm=[1, 0, 2, 3] if case == "batch moves" else [0, 3, 1, 2])
+    _, count = rewritten(build.model(*outputs), RULES["permute gemm"])
+    assert count == 0
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize(
+    ("kernel", "size", "pads"),
+    [
+        (5, (7, 7), [2] * 4),
+        (5, (9, 6), [2] * 4),
+        (3, (8, 8), [1] * 4),
+        (3, (5, 7), [0] * 4),
+        (3, (9, 4), [2] * 4),
+        (5, (7, 9), [1, 0, 2, 1]),
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd(name: str, kernel: int, size: tuple[int, int], pads: list[int], bias: bool) -> None:
+    build = Build(96, *size).conv(96, 128, kernel, bias, pads=pads).add("LeakyRelu", alpha=0.2)
+    new = assert_rewrites(build, name)
+    assert ops(new).count("MatMul") == 2
+
+
+def test_winograd_stays_channels_last_between_layers() -> None:
+    build = Build(96, 7, 7).conv(96, 96, 5).add("Relu").conv(96, 96, 5)
+    assert ops(assert_rewrites(build, "winograd 4x4", 2)).count("Transpose") == 6  # 2 around both, 2 around each Conv
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Build(32, 7, 7).conv(32, 128, 5),
+        lambda: Build(64, 7, 7).conv(64, 128, 1),
+        lambda: Build(64, 7, 7).conv(64, 128, 5, strides=[2, 2]),
+        lambda: Build(64, 7, 7).conv(64, 128, 3, dilations=[2, 2]),
+        lambda: Build(64, 32, 32).conv(64, 64, 3),  # large: the transforms would cost as much
+    ],
+)
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd_leaves_what_it_would_not_speed_up(build: Callable[[], Build], name: str) -> None:
+    assert_rewrites(build(), name, 0)
+
+
+@pytest.mark.parametrize(("taps", "tile"), [(2, 4), (3, 4), (5, 4), (5, 3), (3, 6)])
+@pytest.mark.parametrize(("start", "size", "windows"), [(-2, 7, 7), (0, 9, 5), (-4, 4, 8), (1, 6, 6)])
+def test_minimal_filtering_equals_sums(taps: int, tile: int, start: int, size: int, windows: int) -> None:
+    x, g = np.random.default_rng(taps).standard_normal((2, 16))
+    found = Tiled.of(start, taps, size, windows, tile)
+    y = np.einsum("wbp,p,bpi,i->w", found.A, found.G @ g[:taps], found.B, x[:size])
+    inside = [[(w + start + k, k) for k in range(taps) if 0 <= w + start + k < size] for w in range(windows)]
+    assert found.B.shape[1] == tile + taps - 1
+    assert np.allclose(y, [sum(x[i] * g[k] for i, k in pairs) for pairs in inside], atol=1e-12)
+
+
 NEAR_MISSES: dict[str, Callable[[], Build]] = {
-    "half pixels": lambda: Build(4, 5, 6).resize(2, 2, mode="half_pixel").conv(4, 3, 3),
-    "corners aligned": lambda: Build(4, 5, 6).resize(2, 2, mode="align_corners").conv(4, 3, 3),
-    "ceil": lambda: Build(4, 5, 6).resize(2, 2, nearest="ceil").conv(4, 3, 3),
-    "linear": lambda: Build(4, 5, 6).resize(2, 2, kind="linear").conv(4, 3, 3),
-    "scales that differ": lambda: Build(4, 5, 6).resize(2, 3).conv(4, 3, 3),
-    "a fraction": lambda: Build(4, 4, 6).resize(1.5, 1.5).conv(4, 3, 3),
-    "smaller": lambda: Build(4, 4, 6).resize(0.5, 0.5).conv(4, 3, 3),
-    "a stride": lambda: Build(4, 5, 6).resize(2, 2).conv(4, 3, 3, strides=[2, 2]),
-    "no padding": lambda: Build(4, 5, 6).resize(2, 2).conv(4, 3, 3, pads=[0] * 4),
-    "dilation": lambda: Build(4, 5, 6).resize(2, 2).conv(4, 3, 3, dilations=[2, 2], pads=[2] * 4),
-    "groups": lambda: Build(4, 5, 6).resize(2, 2).conv(2, 4, 3, group=2),
+    "half pixels": lambda: Build(4, 5, 6).resize(2, 2, mode="half_pixel").conv(4, 5, 3),
+    "corners aligned": lambda: Build(4, 5, 6).resize(2, 2, mode="align_corners").conv(4, 5, 3),
+    "ceil": lambda: Build(4, 5, 6).resize(2, 2, nearest="ceil").conv(4, 5, 3),
+    "linear": lambda: Build(4, 5, 6).resize(2, 2, kind="linear").conv(4, 5, 3),
+    "scales that differ": lambda: Build(4, 5, 6).resize(2, 3).conv(4, 5, 3),
+    "a fraction": lambda: Build(4, 4, 6).resize(1.5, 1.5).conv(4, 5, 3),
+    "smaller": lambda: Build(4, 4, 6).resize(0.5, 0.5).conv(4, 5, 3),
+    "a stride": lambda: Build(4, 5, 6).resize(2, 2).conv(4, 5, 3, strides=[2, 2]),
+    "no padding": lambda: Build(4, 5, 6).resize(2, 2).conv(4, 5, 3, pads=[0] * 4),
+    "dilation": lambda: Build(4, 5, 6).resize(2, 2).conv(4, 5, 3, dilations=[2, 2], pads=[2] * 4),
+    "groups": lambda: Build(4, 5, 6).resize(2, 2).conv(2, 6, 3, group=2),
 }
 
 
@@ -279,17 +466,17 @@ def test_other_resizes_and_convs_are_left_alone(case: str, name: str) -> None:
     [{"strides": [2, 1]}, {"dilations": [2, 2], "strides": [2, 2]}, {"output_shape": [10, 12], "strides": [2, 2]}],
 )
 def test_other_transposed_convs_are_left_alone(name: str, attributes: dict[str, object]) -> None:
-    assert_rewrites(Build(4, 5, 6).transposed(4, 3, 3, **attributes), name, 0)
+    assert_rewrites(Build(4, 5, 6).transposed(4, 5, 3, **attributes), name, 0)
 
 
 @pytest.mark.parametrize("name", [*UPSAMPLED, "fold batch norm", "few outputs 2x2"])
 def test_intermediates_that_others_see_stay(name: str) -> None:
-    build = Build(4, 5, 6).resize(2, 2)
+    build = Build(4, 5, 6).resize(4, 4)
     resized = build.last
-    build.conv(4, 3, 3)
+    build.conv(4, 4, 3)
     conv = build.last
-    variance = build.constant([0.5, 1, 2])
-    build.add("BatchNormalization", build.normal(3), build.normal(3), build.normal(3), variance)
+    variance = build.constant([0.5, 1, 2, 3])
+    build.add("BatchNormalization", build.normal(4), build.normal(4), build.normal(4), variance)
     old = build.model(conv, resized)
     new, count = rewritten(old, RULES[name])
     assert count == (name != "fold batch norm")
@@ -313,6 +500,7 @@ CASES = [
     ("edge", DataShape(16, 24, 3)),
     ("dcgan", DataShape(28, 28, 1)),
     ("dcgan", DataShape(28, 28, 3)),
+    ("dcgan", DataShape(32, 32, 3)),
 ]
 
 
@@ -322,7 +510,7 @@ def test_whole_models_equal_torch(recipe: str, shape: DataShape) -> None:
     found = recipes.load(recipe)
     nets = found.build(found.Config(), shape)
     for module in nets.modules():  # as after training
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
     module = found.export_module(nets).eval().requires_grad_(False)
@@ -336,6 +524,64 @@ def test_whole_models_equal_torch(recipe: str, shape: DataShape) -> None:
     again = lower(given, inputs_of(spec, 0, 2), measure=False).model
     assert again.SerializeToString(deterministic=True) == lowered.model.SerializeToString(deterministic=True)
     assert check_parity(describe(lowered.model, spec, module), module) < 2e-5
+
+
+def tutorial() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """The 28x28 net, whose 5x5 convolution of 256 channels is what Winograd is for."""
+    torch.manual_seed(0)
+    found, shape = recipes.load("dcgan"), DataShape(28, 28, 1)
+    spec = found.spec(found.Config(), shape)
+    module = found.export_module(found.build(found.Config(), shape)).eval().requires_grad_(False)
+    return to_model(module, spec), inputs_of(spec, 0, 8)
+
+
+def test_what_rounds_more_is_taken_only_where_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, feed = tutorial()
+    monkeypatch.setattr(
+        "edgegan.export.lower.MEASURED", tuple(r for r in MEASURED if r[0].name in WINOGRAD or "trans" in r[0].name)
+    )
+    # Times of its own making: what has more nodes with groups is faster.
+    monkeypatch.setattr(
+        "edgegan.export.lower._Race.times", lambda self, *graphs: [by_groups(graph) for graph in graphs]
+    )
+    taken = {applied.name for applied in lower(model, feed).applied}
+    assert "winograd 4x3" in taken  # 4x4 would grow the file by more than half
+    assert not {*WINOGRAD} & {applied.name for applied in lower(model, feed, measure=False).applied}
+    assert not {*WINOGRAD} & {applied.name for applied in lower(model, feed, rounding=False).applied}
+    monkeypatch.setattr("edgegan.export.lower.ROUNDED", 0)
+    assert not {*WINOGRAD} & {applied.name for applied in lower(model, feed).applied}
+
+
+def by_groups(graph: Graph) -> float:
+    transposed = sum(node.op_type == "ConvTranspose" for node in graph.nodes)
+    return 1 + transposed - 0.5 * any(item.name == "group" and item.i > 1 for n in graph.nodes for item in n.attribute)
+
+
+def test_fixed_rules_say_that_nothing_was_measured() -> None:
+    build = Build(4, 5, 6).resize(2, 2).conv(4, 5, 3)
+    first, *others = lower(build.model(), {"x": np.zeros((2, 4, 5, 6), np.float32)}, measure=False).lines()
+    assert first == "lowered by fixed rules, without measuring"
+    assert others[0].startswith("  upsampled conv by phase: differs by 0 of the range; Conv Nx4x10x12")
+
+
+def test_choices_may_be_left_out() -> None:
+    build = Build(4, 5, 6).resize(2, 2, mode="half_pixel", nearest="round_prefer_floor").conv(4, 3, 3)
+    lowered = lower(build.model(), {"x": np.zeros((2, 4, 5, 6), np.float32)}, measure=False, choices=())
+    assert [applied.name for applied in lowered.applied] == ["respell resize"]
+
+
+def test_times_are_those_of_what_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build(4, 5, 6).resize(2, 2).conv(4, 3, 3)
+    seen = []
+
+    def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
+        seen.append(ops(model))
+        return model
+
+    monkeypatch.setattr("edgegan.export.lower.SECONDS", 0.01)
+    lower(build.model(), {"x": np.zeros((2, 4, 5, 6), np.float32)}, prepare=prepare)
+    assert ["Resize", "Conv"] in seen
+    assert any("DepthToSpace" in names for names in seen)
 
 
 def test_a_wrong_rewrite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +610,7 @@ def test_a_model_without_patterns_is_returned_as_it_is() -> None:
 def test_command_lowers_a_file_and_keeps_what_it_says(tmp_path: Path) -> None:
     shown = command("edgegan-export", BUILT_IN, "-o", tmp_path / "new.onnx")
     assert shown.returncode == 0, shown.stderr
-    assert "draws what" in shown.stdout
+    assert str(tmp_path / "new.onnx") in shown.stdout
     old, new = load(), load(tmp_path / "new.onnx")
     assert new.spec == old.spec
     assert new.check_golden() <= 1
