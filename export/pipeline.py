@@ -1,52 +1,101 @@
-"""Export a run: load its averaged generator, trace it, lower it, prove it, write it."""
+"""The steps of an export: trace, lower, make smaller, prove, measure, write. `export_run`, `export_generator`, ...
 
+`export_model` needs no torch: it makes another model file of one that is there.
+"""
+
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+import onnx
 
-from edgegan._files import atomic_write
-from edgegan.errors import ExportError
-from edgegan.export.lower import Lowered, lower
-from edgegan.export.onnx import GOLDEN_SEED, describe, to_model
-from edgegan.export.verify import check_parity
-from edgegan.model import BATCH, inputs_of
-from edgegan.trainer.run import Run
+from edgegan._files import atomic_write, check_output
+from edgegan.devices import CPU
+from edgegan.errors import ArgumentError, ExportError
+from edgegan.export.describe import GOLDEN_SEED, describe, serialized
+from edgegan.export.lower import Applied, Lowered, lower
+from edgegan.export.measure import Variant, measure, this_machine
+from edgegan.export.quality import Judge, Limit
+from edgegan.export.report import Distance, Report, picture_of, write
+from edgegan.export.verify import TOLERANCE, parity
+from edgegan.model import BATCH, inputs_of, load
+from edgegan.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgegan.trainer.data import Dataset
+    from edgegan.trainer.metrics.features import FeatureNetwork
+
+PRECISIONS = ("fp32", "fp16", "int8")
+LOWERINGS = ("auto", "fixed", "none")
+AS_IT_WAS, LOWERED, HALF, INT8 = "float32 as exported", "float32 lowered", "float16", "int8"  # names of variants
+SHOWN = 16  # pictures of a report at most
+
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Report:
-    """What an export made."""
+class How:
+    """How to export, whatever it is. Raises ArgumentError for values that are not valid."""
 
-    file_bytes: int
+    precision: str = "fp32"  # or fp16, int8
+    lower: str = "auto"  # measure on this processor what is fastest; fixed: the same on every machine; none
+    max_quality_loss: Limit = field(default_factory=Limit)
+    report: Path | None = None  # .md or .json
+    measure: bool = True  # time and memory of all variants, some seconds
+    progress: Progress = lambda text: None  # is told what is being done
+
+    def __post_init__(self) -> None:
+        for name, value, valid in (("precision", self.precision, PRECISIONS), ("lower", self.lower, LOWERINGS)):
+            if value not in valid:
+                raise ArgumentError(f"{name} is {value!r}; valid: {', '.join(valid)}")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is exported: a float32 graph, and who says what it should draw."""
+
+    model: onnx.ModelProto
+    spec: ModelSpec
     parameters: int
-    kimg: float  # of training, in thousands of images
-    difference: float  # the largest between onnxruntime and torch, in pixels of [-1, 1]
-    lowered: Lowered | None = field(repr=False, default=None)  # if it was asked for
+    network: "nn.Module | None" = None  # None: the graph is all that there is, and its golden samples stay
+    data: bytes = b""  # the model file, where that is the source
+    checkpoint: str = ""
 
 
 def export_run(
-    folder: Path, output: Path, licence: str = "", lowering: bool = False, checkpoint: str = "newest"
+    folder: Path,
+    output: Path,
+    *,
+    checkpoint: str = "newest",
+    licence: str = "",
+    data: "Dataset | None" = None,
+    features: "FeatureNetwork | None" = None,
+    how: How | None = None,
 ) -> Report:
     """Write a checkpoint of the run in `folder` as the ONNX model `output`, whole or not at all.
 
-    checkpoint: "newest", "best", or its number of images.
+    checkpoint: "newest", "best", or its number of images. data and features: real pictures and a network, to measure
+    the distance of the drawn pictures to real ones before and after fp16 or int8; data is the run's own by default.
 
-    lowering: rewrite the graph into the form that is fastest on this processor, see lower.py. What is chosen depends on
-    measured times, so two exports of one run may differ in their bytes.
+    Unless `lower` is "none" or "fixed", what is chosen depends on measured times: two exports of one run may differ.
 
-    Raises RunError for a folder that is no run or has no such checkpoint, ExportError if it cannot be traced or does
-    not match in onnxruntime.
+    Raises RunError for a folder that is no run or has no such checkpoint, ExportError if it cannot be traced, does not
+    match in onnxruntime, or loses more quality than allowed.
     """
+    from edgegan.trainer.run import Run
+
+    how = how or How()
+    _check(output, how)
     run = Run.open(folder)
     state = run.load_checkpoint(checkpoint)
     nets = run.build()
     run.load_nets(nets, state)
-    module = run.recipe.export_module(nets).eval().requires_grad_(False)
-    if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
-        raise ExportError(
-            f"the {checkpoint} checkpoint of {folder} holds weights that are not finite; nothing was written"
-        )
     spec = replace(
         run.recipe.spec(run.config, run.settings.data.shape),
         dataset=run.settings.data.name,
@@ -54,12 +103,211 @@ def export_run(
         kimg=state["nimg"] / 1000,
         licence=licence,
     )
-    model, lowered = to_model(module, spec), None
-    if lowering:
-        lowered = lower(model, inputs_of(spec, GOLDEN_SEED, BATCH))
-        model = lowered.model
-    data = describe(model, spec, module)
-    difference = check_parity(data, module)
+    if features is not None and data is None:
+        data = run.open_dataset()
+    how.progress("tracing")
+    source = _traced(run.recipe.export_module(nets), spec)
+    return _export(replace(source, checkpoint=checkpoint), output, how, data, features)
+
+
+def export_generator(
+    module: "nn.Module",
+    spec: ModelSpec,
+    output: str | os.PathLike[str],
+    *,
+    precision: str = "fp32",
+    lower: str = "auto",
+    licence: str = "",
+    data: "Dataset | None" = None,
+    features: "FeatureNetwork | str | None" = None,
+    max_quality_loss: str = "",
+    report: str | os.PathLike[str] | None = None,
+    measure: bool = True,
+) -> Report:
+    """Write any torch module that is a generator as the ONNX model `output`, whole or not at all.
+
+    module: called with tensors in the order of `spec.inputs()`, returns float32 [N, C, H, W] in [-1, 1]; it is left as
+    it is. precision: fp32, fp16 or int8. lower: auto, fixed or none, see `edgegan-export --help`, like the rest.
+    data and features: a set of real pictures (`edgegan.trainer.data.open_dataset`) and a network ("lenet", a file, or
+    one of `edgegan.trainer.metrics.features.open_features`), both or none, to judge fp16 and int8 by the distance to
+    real pictures. max_quality_loss: "5%" of that distance, or "30dB" of PSNR. report: a .md or .json file to write.
+    measure: also the time and memory of each form, for the report that is returned; it takes some seconds.
+
+    Raises ExportError for a module that cannot be a model file, with its line, or that loses more quality than allowed;
+    ArgumentError for values that are not valid.
+    """
+    if isinstance(features, str):
+        from edgegan.trainer.metrics.features import open_features
+
+        features = open_features(features)
+    limit = Limit.parse(max_quality_loss) if max_quality_loss else Limit()
+    how = How(precision, lower, limit, None if report is None else Path(report), measure)
+    output = Path(output)
+    _check(output, how)
+    return _export(_traced(module, replace(spec, licence=licence or spec.licence)), output, how, data, features)
+
+
+def export_model(
+    file: Path,
+    output: Path,
+    *,
+    data: "Dataset | None" = None,
+    features: "FeatureNetwork | None" = None,
+    how: How | None = None,
+) -> Report:
+    """Make another form of the float32 model `file` of edgegan, for this processor or in another precision.
+
+    Its description stays, and in float32 its golden samples too. Raises ModelError for a file that is no such model,
+    ExportError if the new one does not draw the same or loses more quality than allowed.
+    """
+    how = how or How()
+    _check(output, how)
+    content = file.read_bytes() if file.is_file() else b""
+    spec = load(file, provider=CPU).spec
+    if spec.precision != "fp32":
+        raise ExportError(f"{file} is in {spec.precision} already; give the float32 model that it was made of")
+    model = onnx.load_from_string(content)
+    parameters = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if tensor.data_type == 1)
+    return _export(_Source(model, spec, parameters, data=content), output, how, data, features)
+
+
+def _check(output: Path, how: How) -> None:
+    """Raise ArgumentError before the work, for what could not be written after it."""
+    if output.suffix.lower() != ".onnx":
+        raise ArgumentError(f"cannot write {output}: the file's name must end in .onnx")
+    check_output(output)
+    if how.report is not None:
+        picture_of(how.report)
+
+
+def _traced(module: "nn.Module", spec: ModelSpec) -> _Source:
+    from edgegan.export.bake import baked
+    from edgegan.export.trace import to_model
+
+    network = baked(module)
+    model = to_model(network, spec)
+    return _Source(model, spec, sum(p.numel() for p in network.parameters()), network)
+
+
+def _export(
+    source: _Source, output: Path, how: How, data: "Dataset | None", features: "FeatureNetwork | None"
+) -> Report:
+    """Every step behind the trace."""
+    if (data is None) != (features is None):
+        raise ArgumentError("a distance to real pictures takes both: data and features")
+    spec, feed = source.spec, inputs_of(source.spec, GOLDEN_SEED, BATCH)
+    if source.network is None:
+        first, expected = source.data, load(source.data, provider=CPU).run
+    else:
+        from edgegan.export.trace import draw
+
+        first, expected = describe(source.model, spec, source.network), partial(draw, source.network, spec)
+    datas, differences, tolerance = {AS_IT_WAS: first}, parity(first, expected), TOLERANCE
+    rewrites: list[Applied] = []
+    if how.lower != "none":
+        how.progress("lowering: measuring what is fastest here" if how.lower == "auto" else "lowering")
+        lowered = lower(source.model, feed, measure=how.lower == "auto")
+        if lowered.applied:
+            datas[LOWERED], rewrites = _same(lowered.model, source), lowered.applied
+            differences = parity(datas[LOWERED], expected)
+    judge, notes = None, list[str]()
+    if how.measure or how.precision != "fp32":
+        how.progress("drawing with float32")
+        judge = Judge(first, spec, how.max_quality_loss, data, features)
+    if how.precision != "fp32":
+        assert judge is not None
+        made = _smaller(source, how, judge)
+        rewrites, notes = made.rewrites, made.notes
+        datas[made.name] = describe(made.model, replace(spec, precision=how.precision))
+        tolerance = 0.0  # the judge allowed it
+        differences = parity(datas[made.name], expected, tolerance=None)
+    chosen = list(datas)[-1]
+    report = Report(
+        model=output.name,
+        spec=load(datas[chosen], provider=CPU).spec,
+        parameters=source.parameters,
+        variants=variants_of(datas, spec, judge, how),
+        chosen=chosen,
+        machine=this_machine(),
+        checkpoint=source.checkpoint,
+        parity=differences,
+        tolerance=tolerance,
+        rewrites=rewrites,
+        notes=notes,
+        distance=_distance(judge, data, features),
+    )
     with atomic_write(output, durable=True) as file:
-        file.write(data)
-    return Report(len(data), sum(p.numel() for p in module.parameters()), spec.kimg, difference, lowered)
+        file.write(datas[chosen])
+    if how.report is not None:
+        pictures = {AS_IT_WAS: load(first, provider=CPU).sample(SHOWN, GOLDEN_SEED)}
+        if chosen != AS_IT_WAS:
+            pictures[chosen] = load(datas[chosen], provider=CPU).sample(SHOWN, GOLDEN_SEED)
+        write(report, how.report, pictures)
+    return report
+
+
+def _same(model: onnx.ModelProto, source: _Source) -> bytes:
+    """A float32 model that draws the source's pictures, described as the source is."""
+    return serialized(model) if source.network is None else describe(model, source.spec, source.network)
+
+
+@dataclass(frozen=True)
+class _Smaller:
+    """A model of fewer bits."""
+
+    name: str  # of the variant
+    model: onnx.ModelProto
+    rewrites: list[Applied]  # of the float32 model that it was made of
+    notes: list[str]
+
+
+def _smaller(source: _Source, how: How, judge: Judge) -> _Smaller:
+    """The model in fp16 or int8. Raises ExportError if that loses more than allowed."""
+    feed = inputs_of(source.spec, GOLDEN_SEED, BATCH)
+    int8 = how.precision == "int8"
+    lowered = Lowered(source.model, [])
+    if int8:
+        from edgegan.export.quantize import fast_int8, quantize
+
+        if how.lower != "none":
+            how.progress("lowering: measuring what is fastest in int8")
+            measured = how.lower == "auto"
+            lowered = lower(source.model, feed, measure=measured, prepare=fast_int8)
+        quantized = quantize(lowered.model, source.spec, judge, how.progress)
+        return _Smaller(INT8, quantized.model, lowered.applied, quantized.lines())
+    from edgegan.export.half import to_half
+
+    how.progress("converting to float16")
+    if how.lower != "none":  # what is fast on a CPU in float32 is not so on a GPU: only what leaves less work
+        lowered = lower(source.model, feed, measure=False, choices=())
+    half = to_half(lowered.model)
+    quality = judge.judge(serialized(half))
+    if not judge.passes(quality):
+        raise ExportError(f"float16 loses too much quality: {judge.verdict(quality)}; nothing was written")
+    notes = [f"float16: {quality.shown()}", "  for storage and GPUs: a CPU computes it in float32, no faster"]
+    return _Smaller(HALF, half, lowered.applied, notes)
+
+
+def variants_of(
+    datas: dict[str, bytes], spec: ModelSpec, judge: Judge | None, how: How, threads: int | None = None
+) -> list[Variant]:
+    """What each form takes, and how near its pictures are to the first one's."""
+    if how.measure:
+        how.progress("measuring")
+    made = []
+    for variant in measure(datas, spec, threads, timed=how.measure):
+        likeness: dict[str, Any] = {}
+        if judge is not None:
+            quality = judge.judge(datas[variant.name])
+            likeness = {"distance": quality.distance}
+            if variant.name != AS_IT_WAS:
+                likeness |= {"psnr": quality.psnr, "ssim": quality.ssim, "difference": quality.difference}
+                likeness["compared"] = judge.compared
+        made.append(replace(variant, **likeness))
+    return made
+
+
+def _distance(judge: Judge | None, data: "Dataset | None", features: "FeatureNetwork | None") -> Distance | None:
+    if judge is None or data is None or features is None:
+        return None
+    return Distance(features.name, features.digest, judge.count, data.name)

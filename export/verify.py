@@ -1,41 +1,158 @@
-"""Proof that a model file draws what its network drew: onnxruntime against torch, and the file's own samples."""
+"""Proof that a model file draws what its network drew, and `check_file`: the proof of a file alone, without torch."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
-from torch import nn
 
-from edgegan.errors import ExportError
-from edgegan.export.onnx import draw
+from edgegan import gate
+from edgegan.errors import ExportError, one_line
+from edgegan.image import to_uint8
 from edgegan.model import Generator, inputs_of, load
+from edgegan.session import read_file
+from edgegan.spec import ModelSpec
 
 BATCHES = (1, 2, 3, 17)  # one, two, the three that was traced, and a larger one
 SEED = 20  # other latents than those of the golden samples
 TOLERANCE = 1e-4  # of pixels in [-1, 1]: an eightieth of one grey level
+RANGE_SLACK = 1e-3  # by which a pixel may leave [-1, 1]: an eighth of one grey level
+# What a picture may differ by in another batch, in pixels of [-1, 1]: sums are taken in another order, and what is
+# rounded to few bits afterwards may land two grey levels away.
+SAME_PICTURE = {"fp32": 1e-4}
+SAME_PICTURE_ELSE = 2 / 127.5
 
 
-def check_parity(data: bytes, module: nn.Module) -> float:
-    """Load `data` as a user would and compare; the largest difference of an output, in pixels of [-1, 1].
+def parity(
+    data: bytes, expected: Callable[[dict[str, np.ndarray]], np.ndarray], tolerance: float | None = TOLERANCE
+) -> dict[int, float]:
+    """Load the model file's bytes as a user would, and compare what it draws with what it should.
 
-    Raises ExportError if it is over 1e-4 at any batch size, or if the golden samples are not met.
+    For each batch of 1, 2, 3 and 17 fresh pictures (with labels, psi and noise, if the model takes some) the largest
+    difference from `expected(inputs by name)`, in pixels of [-1, 1]. expected: `partial(draw, module, spec)` of
+    trace.py, or another `Generator.run`. tolerance: what is allowed; None if the precision of the model allows no such
+    bound, and something else judges it.
+
+    Raises ExportError if a difference is over the tolerance, a pixel is not finite, a picture is another one in another
+    batch, or the golden samples are not met; ModelError if it does not load.
     """
     generator = load(data, provider="cpu")
-    worst = max(_difference(generator, module, n) for n in BATCHES)
-    golden = generator.check_golden()
+    found, differences = _batches(generator), {}
+    for n, pictures in found.items():
+        differences[n] = float(np.abs(pictures - expected(inputs_of(generator.spec, SEED, n))).max())
+        if not np.isfinite(differences[n]) or (tolerance is not None and differences[n] > tolerance):
+            allowed = "" if tolerance is None else f", allowed is {tolerance:g} of pixels in [-1, 1]"
+            raise ExportError(
+                f"the exported model and its network differ by {differences[n]:.3g} at batch {n}{allowed}; nothing was "
+                "written"
+            )
+    _check_same_pictures(found, generator)
+    _check_golden(generator)
+    return differences
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model file that passed."""
+
+    spec: ModelSpec
+    golden: int  # the largest difference from the golden samples, of 255
+    batches: float  # the largest difference of a picture between two batches, in pixels of [-1, 1]
+    diversity: float  # the mean difference between two pictures, in grey levels of 255
+    lines: list[str]  # all that was found, for people
+
+
+def check_file(path: str | os.PathLike[str]) -> Checked:
+    """Prove a model file from itself alone, on this machine's CPU and without torch.
+
+    It passes the gate and, if onnx is installed, onnx's checker; it is one file; it draws its golden samples; picture i
+    of a seed is the same in batches of 1, 2, 3 and 17, and to the bit in a second run; pixels are finite and within
+    [-1, 1]; the pictures differ from each other.
+
+    Raises ModelError for a file that cannot be used, ExportError for one that does not do as it says, both of which
+    name the first thing that fails; MissingExtraError without onnxruntime.
+    """
+    source = os.fspath(path)
+    data = read_file(source)
+    graph = gate.check(data, source)
+    lines = [f"file: {len(data) / 1e6:.2f} MB, one file, {graph.nodes} nodes of allowed operators"]
+    if find_spec("onnx") is not None:
+        lines.append(f"onnx: its checker, version {_check_onnx(data, source)}, finds nothing wrong")
+    generator = load(source, provider="cpu")
+    spec = generator.spec
+    (height, width), classes = spec.image_size, f", {len(spec.classes)} classes" if spec.classes else ""
+    lines.append(f"description: {spec.recipe}, {height}x{width}x{spec.channels}{classes}, {spec.precision}")
+    golden, allowed = _check_golden(generator)
+    lines.append(f"golden samples: at most {golden} of 255 apart (allowed {allowed})")
+    found = _batches(generator)
+    batches = _check_same_pictures(found, generator)
+    lines.append(
+        f"batches: pictures at {', '.join(map(str, BATCHES))} are at most {batches:.1g} apart "
+        f"(allowed {_same_picture(spec):.1g} of [-1, 1])"
+    )
+    low, high = (float(f([f(pictures) for pictures in found.values()])) for f in (np.min, np.max))
+    if max(-low, high) > 1 + RANGE_SLACK:
+        raise ExportError(f"{source}: it draws pixels from {low:.4g} to {high:.4g}; valid: -1 to 1")
+    lines.append(f"range: pixels are finite, from {low:.3g} to {high:.3g}")
+    pictures = found[max(found)]
+    if not np.array_equal(pictures, generator.run(inputs_of(spec, SEED, max(found)))):
+        raise ExportError(f"{source}: two runs on the same inputs draw different pictures")
+    lines.append("runs: the same inputs give the same bits again")
+    diversity = _diversity(to_uint8(pictures))
+    if diversity == 0:
+        raise ExportError(f"{source}: all of {len(pictures)} pictures are the same; its training collapsed")
+    lines.append(f"variety: two pictures are {diversity:.3g} of 255 apart on average")
+    return Checked(spec, golden, batches, diversity, lines)
+
+
+def _check_onnx(data: bytes, source: str) -> str:
+    import onnx
+
+    try:
+        onnx.checker.check_model(data, full_check=True)
+    except Exception as error:  # its errors share no base class with those of shape inference
+        raise ExportError(f"{source}: onnx's checker refuses it: {one_line(error)}") from error
+    return str(onnx.__version__)
+
+
+def _batches(generator: Generator) -> dict[int, np.ndarray]:
+    """The first pictures of a seed at each batch size, finite. Raises ExportError."""
+    found = {n: generator.run(inputs_of(generator.spec, SEED, n)) for n in BATCHES}
+    for n, pictures in found.items():
+        if not np.isfinite(pictures).all():
+            raise ExportError(f"{generator.source}: it draws pixels that are nan or infinite at batch {n}")
+    return found
+
+
+def _check_same_pictures(found: dict[int, np.ndarray], generator: Generator) -> float:
+    """By how much a picture differs from itself in the largest batch. Raises ExportError."""
+    allowed, largest = _same_picture(generator.spec), found[max(found)]
+    differences = {n: float(np.abs(pictures - largest[:n]).max()) for n, pictures in found.items()}
+    for n, difference in differences.items():
+        if difference > allowed:
+            raise ExportError(
+                f"{generator.source}: a picture at batch {n} differs by {difference:.3g} from the same one at batch "
+                f"{len(largest)}, allowed is {allowed:.1g} of pixels in [-1, 1]: the pictures of a batch are mixed"
+            )
+    return max(differences.values())
+
+
+def _same_picture(spec: ModelSpec) -> float:
+    return SAME_PICTURE.get(spec.precision, SAME_PICTURE_ELSE)
+
+
+def _check_golden(generator: Generator) -> tuple[int, int]:
+    """How far the golden samples are met, and what is allowed. Raises ExportError, ModelError if there are none."""
+    found = generator.check_golden()
     assert generator.spec.golden is not None
-    if golden > generator.spec.golden.tolerance:
-        raise ExportError(
-            f"the exported model misses its golden samples by {golden} of 255, "
-            f"allowed are {generator.spec.golden.tolerance}; nothing was written"
-        )
-    return worst
+    allowed = generator.spec.golden.tolerance
+    if found > allowed:
+        raise ExportError(f"{generator.source}: it misses its golden samples by {found} of 255, allowed are {allowed}")
+    return found, allowed
 
 
-def _difference(generator: Generator, module: nn.Module, n: int) -> float:
-    feed = inputs_of(generator.spec, SEED, n)
-    expected, found = draw(module, generator.spec, feed), generator.run(feed)
-    difference = float(np.abs(found - expected).max()) if np.isfinite(expected).all() else float("nan")
-    if not difference <= TOLERANCE:  # the negation also catches NaN
-        raise ExportError(
-            f"onnxruntime and torch differ by {difference:.3g} at batch {n}, "
-            f"allowed is {TOLERANCE:g} of pixels in [-1, 1]; nothing was written"
-        )
-    return difference
+def _diversity(pictures: np.ndarray) -> float:
+    """The mean difference of a pixel between two pictures [n, H, W, C]; 0 if all are the same."""
+    values = pictures.astype(np.float64)
+    return float(np.mean([np.abs(values - np.roll(values, shift, axis=0)).mean() for shift in range(1, len(values))]))
