@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgegan import _backend, _pure
+from edgegan import _backend, _pure, load
 from edgegan._cli import run
 from edgegan.cli import cli
 from edgegan.trainer.data import Dataset
@@ -97,6 +98,14 @@ def equal(a: object, b: object) -> bool:
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(map(equal, a, b))
     return a == b
+
+
+def check_parity(data: bytes, module: torch.nn.Module) -> float:
+    """The largest difference between a model file's pictures and its network's; raises ExportError as `parity`."""
+    from edgegan.export.trace import draw
+    from edgegan.export.verify import parity
+
+    return max(parity(data, partial(draw, module, load(data).spec)).values())
 
 
 class Exits:

@@ -246,7 +246,8 @@ def exported() -> dict[str, bytes]:
     """What torch makes of every recipe and of a network with more kinds of layers."""
     import torch
 
-    from edgegan.export.onnx import describe, to_model
+    from edgegan.export.describe import describe
+    from edgegan.export.trace import to_model
     from edgegan.trainer import recipes
     from edgegan.trainer.recipe import DataShape
 

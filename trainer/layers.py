@@ -1,9 +1,10 @@
-"""Layers whose result does not depend on how many processes share a batch."""
+"""Layers for recipes: their result does not depend on how many processes share a batch, and they can be exported."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgegan.trainer.parallel import lost_peers
@@ -69,6 +70,38 @@ class Dropout(nn.Module):
         shape = (n * _world(), *x.shape[2:], *x.shape[1:2])
         kept = torch.rand(shape, device=x.device)[first : first + n] >= self.p
         return x * (kept.to(x.dtype) / (1 - self.p)).movedim(-1, 1)
+
+
+def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: int = 1) -> Tensor:
+    """Convolve each picture with weights that its style scales: [n, I, h, w] -> [n, O, up * h, up * w].
+
+    Paper: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", equations 1 to 3. weight:
+    [O, I, k, k], k odd, zero padding. style: [n, I], 1 where nothing is to change. demodulate: divide by each output
+    channel's norm, so that outputs of unit variance stay so. up: repeat each pixel up x up times first, in place of
+    the paper's transposed convolution and blur.
+
+    The paper scales the weights, w[o, i] * s[i], one set for each picture: a convolution in groups, whose number is
+    the batch. A convolution is linear, so scaling x[i] by s[i] before and the output o by 1 / norm[o] after it is the
+    same. The weights are then constants, and the batch is free when it is exported.
+
+    Raises ValueError for other shapes.
+    """
+    channels, kernel = weight.shape[1], weight.shape[2:]
+    if x.dim() != 4 or x.shape[1] != channels or style.dim() != 2 or style.shape[1] != channels:
+        raise ValueError(
+            f"modulated convolution of {list(x.shape)} by style {list(style.shape)}; valid for weight "
+            f"{list(weight.shape)}: [n, {channels}, h, w] and [n, {channels}]"
+        )
+    if len(kernel) != 2 or kernel[0] != kernel[1] or kernel[0] % 2 == 0:
+        raise ValueError(f"weight of shape {list(weight.shape)}; valid: [O, I, k, k] with k odd")
+    x = x * style[:, :, None, None]
+    if up > 1:
+        x = F.interpolate(x, scale_factor=up, mode="nearest")
+    y = F.conv2d(x, weight, padding=kernel[0] // 2)
+    if not demodulate:
+        return y
+    norm = style.square() @ weight.square().sum((2, 3)).t()
+    return y * torch.rsqrt(norm + 1e-8)[:, :, None, None]
 
 
 class _Total(torch.autograd.Function):
