@@ -68,7 +68,6 @@ def lower(
     feed: dict[str, Array],
     *,
     measure: bool = True,
-    rounding: bool = True,
     prepare: Prepare | None = None,
     choices: Choices | None = None,
 ) -> Lowered:
@@ -77,20 +76,19 @@ def lower(
     feed: inputs by name, as onnxruntime takes them; the batch for which to be fast, on one thread. Rules that leave
     less work are applied wherever they match. Of those that do the same work in another way, each node gets the
     fastest; without `measure` it gets the first that matches, so that the result is the same on every machine. With it,
-    a result that is slower as a whole than the given model is not used.
-
-    rounding: also use rules that round more than float32 sums in another order do (winograd.py), where it is measured
-    that they differ by at most half of what is allowed, and the weights grow by no more than half.
+    a result that is slower as a whole than the given model is not used. Rules that round more than float32 sums in
+    another order do (winograd.py) are only used where it is measured that they differ by at most half of what is
+    allowed, and the weights grow by no more than half.
 
     prepare: what will be done to the result before it runs, such as making it int8. Times are those of prepare(model);
-    the result is not prepared. Leave out rounding then: transforms have no use between 8 bits.
+    the result is not prepared. Rules that round more are left out then: their transforms have no use between 8 bits.
 
     choices: the rules that do the same work in another way, default all, MEASURED.
 
     Raises ModelError for a model that onnxruntime does not load, ExportError if a rewrite changes the output by more
     than 1e-5 of its range, which would be a mistake of ours.
     """
-    race, rounding = _Race(model, feed, prepare), rounding and measure
+    race, rounding = _Race(model, feed, prepare), measure and prepare is None
     graph, applied = Graph(model), list[Applied]()
     for rule in ALWAYS:
         other = graph.copy()

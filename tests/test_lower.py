@@ -547,7 +547,7 @@ def test_what_rounds_more_is_taken_only_where_it_is_measured(monkeypatch: pytest
     taken = {applied.name for applied in lower(model, feed).applied}
     assert "winograd 4x3" in taken  # 4x4 would grow the file by more than half
     assert not {*WINOGRAD} & {applied.name for applied in lower(model, feed, measure=False).applied}
-    assert not {*WINOGRAD} & {applied.name for applied in lower(model, feed, rounding=False).applied}
+    assert not {*WINOGRAD} & {applied.name for applied in lower(model, feed, prepare=lambda given: given).applied}
     monkeypatch.setattr("edgegan.export.lower.ROUNDED", 0)
     assert not {*WINOGRAD} & {applied.name for applied in lower(model, feed).applied}
 
