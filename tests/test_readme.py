@@ -38,7 +38,8 @@ def test_commands_and_code(tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 256, size).astype(np.uint8)).save(tmp_path / f"photos/{i}.jpg")
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     ran = set()
-    for line in "".join(blocks("sh")).splitlines():
+    of_export = blocks("sh", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"))
+    for line in "".join([*blocks("sh"), *of_export]).splitlines():
         words = shlex.split(line, comments=True)
         if words[0] == "make":
             continue  # the next tests
