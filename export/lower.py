@@ -22,7 +22,7 @@ TOLERANCE = 1e-5  # of the output's range: what float32 rounds differently
 ROUNDED = TOLERANCE / 2  # of what rounds more: other latents may differ by more than those that are measured
 WORTH = 0.99  # of the time that was; what gains less is noise
 GROWTH = 1.5  # of the weights' bytes: what rounds more and makes a larger file is not taken
-SECONDS = 0.4  # to measure one choice
+SECONDS = 0.25  # to measure one choice
 MIN_ROUNDS, MAX_ROUNDS = 5, 200
 
 Prepare = Callable[[onnx.ModelProto], onnx.ModelProto]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -199,7 +200,7 @@ def insert(model: onnx.ModelProto, ranges: TensorsData, floats: Iterable[str] = 
         activation_qType=QuantType.QUInt8,
         tensors_range=ranges,
         nodes_to_quantize=[],
-        nodes_to_exclude=list(floats),
+        nodes_to_exclude=[*floats, *_after_squashing(model)],
         op_types_to_quantize=[*WEIGHTED, *BETWEEN],
         extra_options={},
     )
@@ -210,6 +211,20 @@ def insert(model: onnx.ModelProto, ranges: TensorsData, floats: Iterable[str] = 
     made.producer_name, made.producer_version = model.producer_name, model.producer_version
     del made.graph.value_info[:]  # those of the float graph
     return made
+
+
+def _after_squashing(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes behind a Tanh or Clip that no layer follows: pixels are not rounded once more."""
+    feeds_layer, behind = set[str](), set[str]()
+    for node in reversed(model.graph.node):  # values from which a layer is still to come
+        if node.op_type in WEIGHTED or feeds_layer.intersection(node.output):
+            feeds_layer.update(node.input)
+    for node in model.graph.node:
+        if node.op_type in ("Tanh", "Sigmoid", "Clip") or behind.intersection(node.input):
+            behind.update(node.output)
+    return [
+        n.name for n in model.graph.node if behind.intersection(n.output) and not feeds_layer.intersection(n.output)
+    ]
 
 
 def _match_zero_points(model: onnx.ModelProto) -> None:
@@ -240,17 +255,28 @@ def calibrate(model: onnx.ModelProto, spec: ModelSpec, method: Method) -> Tensor
             calibrator.collect_data(_Reader(feed))
         found = calibrator.compute_data()
         del calibrator
-    squashed = {
-        node.input[0]
-        for node in model.graph.node
-        if node.op_type == "Tanh" and sum(node.input[0] in other.input for other in model.graph.node) == 1
-    }
-    spans = {}
+    limits, spans = _limits(model), {}
     for name in found.keys():  # noqa: SIM118 - TensorsData is no mapping
         low, high = (np.array(value, np.float32).reshape(()) for value in found[name].range_value)
-        limit = TANH_RANGE if name in squashed else np.inf
-        spans[name] = np.maximum(low, np.float32(-limit)), np.minimum(high, np.float32(limit))
+        least, most = limits.get(name, (-np.inf, np.inf))
+        spans[name] = np.maximum(low, np.float32(least)), np.minimum(high, np.float32(most))
     return TensorsData(CalibrationMethod.MinMax, spans)
+
+
+def _limits(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
+    """Beyond what a value need not be told apart, if its only reader is Tanh or Clip."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    limits = {}
+    for node in model.graph.node:
+        if sum(node.input[:1] == [name] for other in model.graph.node for name in other.input) != 1:
+            continue
+        if node.op_type == "Tanh":
+            limits[node.input[0]] = -TANH_RANGE, TANH_RANGE
+        elif node.op_type == "Clip" and len(node.input) == 3 and all(name in constants for name in node.input[1:]):
+            low, high = (float(numpy_helper.to_array(constants[name])) for name in node.input[1:])
+            step = (high - low) / 254  # the zero point is a whole number: with a step more both ends can be reached
+            limits[node.input[0]] = low - step, high + step
+    return limits
 
 
 class _Reader(CalibrationDataReader):

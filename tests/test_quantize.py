@@ -160,6 +160,23 @@ def test_what_tanh_squashes_needs_no_range_beyond_its_last_grey_level() -> None:
     assert 255 / 2 * (1 - np.tanh(TANH_RANGE)) == pytest.approx(0.5, abs=1e-6)
 
 
+def test_pixels_are_not_rounded_behind_tanh() -> None:
+    """Lowering may draw the last layer several pixels at a time and move them to their places behind tanh."""
+    net = nn.Sequential(
+        nn.Linear(16, 49 * 8),
+        nn.Unflatten(1, (8, 7, 7)),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.Tanh(),
+        nn.PixelShuffle(4),
+    )
+    model = quantize(to_model(net.eval(), SPEC), SPEC, Judge(to_model(net, SPEC).SerializeToString(), SPEC)).model
+    (output,) = [node for node in model.graph.node if "image" in node.output]
+    assert output.op_type in ("DepthToSpace", "Reshape")
+    behind = [node.op_type for node in model.graph.node]
+    assert not {"QuantizeLinear", "DequantizeLinear"} & set(behind[behind.index("Tanh") :])
+
+
 def test_layers_are_found_again_after_lowering() -> None:
     plain, cut = layers_of(onnx.load_from_string(exported())), layers_of(lowered())
     assert len(plain) == len(cut) == 3

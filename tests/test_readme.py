@@ -1,4 +1,4 @@
-"""Every command of the README, run as it stands there; trainings with a tiny budget appended."""
+"""Every command of the README, run as it stands there; with a tiny budget appended to trainings and exports."""
 
 import os
 import re
@@ -18,6 +18,7 @@ from support import BIN
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BUDGET = "--kimg 0.032 --batch 8"
+QUICK = "--lower fixed --no-measure"  # an export that measures nothing
 
 
 def outside_make() -> dict[str, str]:
@@ -44,7 +45,8 @@ def test_commands_and_code(tmp_path: Path) -> None:
         if words[0] == "make":
             continue  # the next tests
         is_training = words[0] == "edgegan-train" and words[1] in recipes.names()
-        command = shlex.join(words) + (f" {BUDGET}" if is_training else "")
+        is_export = words[0] == "edgegan-export" and "--check" not in words
+        command = shlex.join(words) + f" {BUDGET}" * is_training + f" {QUICK}" * is_export
         shown = subprocess.run(command, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert shown.returncode == 0, f"{command}: {shown.stderr}"
         ran.add(" ".join(words[:2]))
