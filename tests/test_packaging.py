@@ -97,9 +97,12 @@ def test_scripts_train_and_export_say_what_to_install_and_the_runtime_draws(buil
     assert call("edgegan", "sample", "-n", "4", "-o", "four.png").returncode == 0
     assert (tmp_path / "four.png").stat().st_size > 500
     assert "core         C, " in call("edgegan", "doctor").stdout
+    built_in = call("python", "-c", "from edgegan.model import BUILT_IN; print(BUILT_IN)").stdout.strip()
+    assert "frechet" in call("edgegan-score", built_in, "digits", "-n", "8").stdout
     for script, args in (
         ("edgegan-train", ("dcgan", "--data", "digits", "--out", "run")),
         ("edgegan-export", ("run", "-o", "a.onnx")),
+        ("edgegan-score", (built_in, "digits", "-n", "8", "--write")),
     ):
         assert call(script, "--help").returncode == 0
         failed = call(script, *args)
@@ -161,6 +164,12 @@ LIGHT = {
     "import sys; sys.argv[1:] = ['--help']; from edgegan.trainer.cli import main": ("torch", "onnx"),
     "import sys; sys.argv[1:] = ['dcgan', '--help']; from edgegan.trainer.cli import main": ("torch", "onnx"),
     "import sys; sys.argv[1:] = ['--help']; from edgegan.export.cli import main": ("torch", "onnx"),
+    "import sys; sys.argv[1:] = ['--help']; from edgegan.trainer.scoring.cli import main": (
+        "torch",
+        "onnx",
+        "numpy",
+        "onnxruntime",
+    ),
 }
 
 

@@ -1,0 +1,119 @@
+"""The picture of a score: drawn pictures beside the real ones that are nearest to them, and bars of shares."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from edgegan import image
+from edgegan.trainer.data import Dataset, sample_order
+from edgegan.trainer.metrics.manifold import nearest
+from edgegan.trainer.scoring.metrics import Comparison
+from edgegan.trainer.scoring.score import Report
+from edgegan.trainer.scoring.sets import on_white
+
+if TYPE_CHECKING:
+    from edgegan.model import Generator
+
+U8 = NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+COLUMNS, ROWS = 6, 2  # pairs in each of the two parts
+SIDE = 96  # pixels of a picture's longer side
+GAP, LINE, MARGIN = 12, 18, 24  # between pairs, of text, around all
+BAR, CHART = 260, 440  # height of the bars at 1, width of their part
+SHARES = {"precision": "#4c78a8", "recall": "#f58518", "density": "#72b7b2", "coverage": "#54a24b"}
+INK, PALE = "#222222", "#777777"
+TYPICAL = 500  # real pictures that the usual distance between neighbours is the median of
+
+
+def save_figure(path: Path, report: Report, comparison: Comparison, generator: "Generator", dataset: Dataset) -> None:
+    """Write a picture to `path`: .png, .jpg or .webp.
+
+    On top the first pictures of the seed, unpicked, each to the left of its nearest real one in the features' space
+    with their distance; below those that are nearest of all, where copies would be. At the right what was measured of
+    precision, recall, density and coverage, with a line where real pictures are. Raises ArgumentError as `save_image`.
+    """
+    image.check_suffix(path)
+    found = nearest(comparison.drawn.features, comparison.real.features)
+    partners, distances = found.indices[:, 0], found.distances[:, 0]
+    count = COLUMNS * ROWS
+    closest = np.argsort(distances, kind="stable")[:count]
+    seed = report.facts["samples"]["seed"]
+    h, w = (max(1, round(side * SIDE / max(generator.spec.image_size))) for side in generator.spec.image_size)
+    cell = (2 * w + GAP, h + LINE + 4)
+    block = LINE * 2 + ROWS * (cell[1] + GAP)
+    shares = [name for name in SHARES if name in report.scores]
+    left = COLUMNS * cell[0] + (COLUMNS - 1) * GAP
+    size = (left + 2 * MARGIN + (CHART if shares else 0), 2 * block + 3 * MARGIN + 2 * LINE)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    font, bold = ImageFont.load_default(13), ImageFont.load_default(16)
+    pen.text((MARGIN, MARGIN), _title(report), INK, bold)
+
+    def pairs(top: int, indices: NDArray[np.int64], text: str) -> None:
+        pen.text((MARGIN, top), text, INK, font)
+        for place, i in enumerate(indices):
+            row, column = divmod(place, COLUMNS)
+            x, y = MARGIN + column * (cell[0] + GAP), top + 2 * LINE + row * (cell[1] + GAP)
+            drawn = on_white(generator.sample(1, seed, start=int(i)))[0]
+            for k, picture in enumerate((drawn, dataset.images[partners[i]])):
+                sheet.paste(_scaled(picture, (w, h)), (x + k * (w + 2), y))
+            pen.text((x + w + 1, y + h + 3), f"#{i}: {distances[i]:.3g}", PALE, font, anchor="ma")
+
+    usual = _usual(comparison)
+    top = MARGIN + 2 * LINE
+    first = np.arange(min(count, len(distances)))
+    name = report.facts["features"]["name"]
+    pairs(top, first, f"The first drawn pictures, each left of its nearest real one; their distance in {name}")
+    told = f"The drawn pictures nearest to a real one, of {len(distances):,}: are they copies?"
+    pairs(top + block + MARGIN, closest, f"{told} Real ones: {usual:.3g} to the next, median")
+    if shares:
+        _bars(pen, (left + 2 * MARGIN + 20, top + LINE), report, shares, font)
+    image.save_image(path, np.asarray(sheet))
+
+
+def _title(report: Report) -> str:
+    facts, scores = report.facts, report.scores
+    main = f"   {report.title('frechet')} {scores['frechet'].value:.4g}" if "frechet" in scores else ""
+    return f"{Path(facts['model']['file']).name} against {facts['data']['name']}, {facts['features']['name']}{main}"
+
+
+def _usual(c: Comparison) -> float:
+    """The median distance of a real picture to the nearest other one."""
+    some = sample_order(2, 0, min(TYPICAL, len(c.real)), len(c.real))
+    return float(np.median(nearest(c.real.features[some], c.real.features, 2).distances[:, 1]))
+
+
+def _scaled(picture: U8, size: tuple[int, int]) -> Image.Image:
+    array = np.asarray(picture)
+    shown = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).convert("RGB")
+    how = Image.Resampling.NEAREST if shown.width < size[0] else Image.Resampling.LANCZOS
+    return shown.resize(size, how)
+
+
+def _bars(pen: ImageDraw.ImageDraw, at: tuple[int, int], report: Report, names: list[str], font: Font) -> None:
+    """A bar of each share; density, which may be above 1, is cut off at 1.2."""
+    x, y = at
+    room, base = (CHART - 60) // len(names), y + LINE + round(BAR * 1.2)
+    for tick in (0, 0.5, 1):
+        level = base - round(BAR * tick)
+        pen.line((x, level, x + room * len(names), level), "#dddddd")
+        pen.text((x - 8, level), f"{tick:g}", PALE, font, anchor="rm")
+    for i, name in enumerate(names):
+        value, lowest = report.scores[name].value, report.floor.get(name)
+        left = x + i * room + 12
+        right = left + room - 24
+        top = base - round(BAR * min(value, 1.2))
+        pen.rectangle((left, top, right, base), SHARES[name])
+        lines = [(name, INK), (f"{value:.3f}", INK)]
+        if lowest is not None:
+            level = base - round(BAR * min(lowest.value, 1.2))
+            pen.line((left - 6, level, right + 6, level), INK, 2)
+            lines.append((f"real {lowest.value:.3f}", PALE))
+        for k, (text, colour) in enumerate(lines):
+            pen.text(((left + right) // 2, base + 6 + k * LINE), text, colour, font, anchor="ma")
+    if report.floor:
+        pen.text((x, base + 6 + 4 * LINE), "line: real pictures in the drawn ones' place", PALE, font)
