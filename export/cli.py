@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 import edgegan
 from edgegan._cli import debug_option, run
@@ -52,9 +53,9 @@ if TYPE_CHECKING:
 @click.option(
     "--max-quality-loss",
     default="",
-    metavar="5%|30dB",
-    help="What fp16 and int8 may lose, or the export fails: so much of the distance to real pictures where --features "
-    "measures it, else down to so much PSNR.  [default: 5% or 30dB]",
+    metavar="30dB|5%|5%,30dB",
+    help="What fp16 and int8 may lose, or the export fails: down to so much PSNR and, where --features measures it, so "
+    "much of the distance to real pictures.  [default: 5%,30dB]",
 )
 @click.option(
     "--features",
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
     help="Measure time and memory before and after; it takes some seconds.",
 )
 @click.option(
-    "--check", type=click.Path(path_type=Path), metavar="FILE.onnx", help="Only prove a file again: see below."
+    "--check", type=click.Path(path_type=Path), metavar="FILE.onnx", help="Only prove a file again: see above."
 )
 @debug_option
 def cli(
@@ -97,15 +98,18 @@ def cli(
 
     The file holds the averaged generator of a checkpoint, a free batch, and a description of itself with golden
     samples. It is written only if onnxruntime draws what torch draws, at batches 1, 2, 3 and 17. A * in the table marks
-    the form that was written; the rows above it are what it was made of.
+    the form that was written; the other rows are other forms of it, to compare.
 
     RUN may also be a float32 .onnx file that edgegan-export wrote, on the device that it is for, say: that needs no
     torch. edgegan-export --check FILE.onnx needs neither a run nor torch: it proves that the file is whole and draws
     what its exporter drew.
     """
     if check is not None:
-        if source is not None or output is not None:
-            raise ArgumentError("--check proves a file alone: leave out RUN and --output")
+        context = click.get_current_context()
+        given = [p for p in context.params if context.get_parameter_source(p) == ParameterSource.COMMANDLINE]
+        if more := sorted(set(given) - {"check", "debug"}):
+            names = ", ".join("RUN" if name == "source" else "--" + name.replace("_", "-") for name in more)
+            raise ArgumentError(f"--check proves a file alone: leave out {names}")
         _check(check)
         return
     if source is None:
@@ -119,6 +123,15 @@ def cli(
         raise ArgumentError(f"{source} is a float32 model already, and --lower none would copy it")
     if checkpoint not in ("newest", "best") and not (checkpoint.isascii() and checkpoint.isdecimal()):
         raise ArgumentError(f"checkpoint is {checkpoint!r}; valid: newest, best, or a number of images")
+    if precision == "fp32" and max_quality_loss:
+        raise ArgumentError("--max-quality-loss is for fp16 and int8: float32 loses nothing; give --precision")
+    if "%" in max_quality_loss and features is None:
+        raise ArgumentError(
+            f"--max-quality-loss {max_quality_loss} is a share of the distance to real pictures, which --features NAME "
+            "measures: give it too, or a PSNR, such as 30dB"
+        )
+    if features is not None and precision == "fp32" and not measure:
+        raise ArgumentError("--features with float32 is only measured, and --no-measure leaves that out")
     if data is not None and features is None:
         raise ArgumentError("--data is what --features NAME measures the distance to: give both")
     if model and features is not None and data is None:
@@ -136,7 +149,7 @@ def cli(
             made = export_model(source, output, how=how, **real)
         else:
             made = export_run(source, output, checkpoint=checkpoint, licence=licence, how=how, **real)
-    for line in _lines(made, printable(shlex.quote(str(output)))):
+    for line in _lines(made, printable(shlex.quote(str(output))), "torch" if not model else printable(str(source))):
         click.echo(line)
     if report is not None:
         click.echo(f"report: {printable(str(report))} and {printable(str(report.with_suffix('.png')))}")
@@ -206,14 +219,15 @@ class _Status:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def _lines(report: "Report", name: str) -> list[str]:
-    """What an export says at its end."""
+def _lines(report: "Report", name: str, origin: str) -> list[str]:
+    """What an export says at its end. origin: what the pictures are compared with."""
     from edgegan.export.report import rewrite_lines, table
 
     written, worst = report.written(), max(report.parity.values())
-    of = "onnxruntime = torch" if report.spec.precision == "fp32" else "pixels in [-1, 1] are float32's"
+    of = f"onnxruntime = {origin}" if report.spec.precision == "fp32" else "pixels in [-1, 1] are float32's"
+    kimg = f", {report.spec.kimg:g} kimg" if report.spec.kimg else ""
     return [
-        f"{name}: {written.file_bytes / 1e6:.2f} MB, {report.parameters:,} parameters, {report.spec.kimg:g} kimg; "
+        f"{name}: {written.file_bytes / 1e6:.2f} MB, {report.parameters:,} parameters{kimg}; "
         f"{of} to {worst:.1g} at batches {', '.join(map(str, report.parity))}; try  edgegan sample {name}",
         *rewrite_lines(report),
         *report.notes,

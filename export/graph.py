@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
 Size = int | None  # of a dimension; None is the batch or another one that is not known
+RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _SMALL = 1024  # elements of a constant that may be a shape; larger ones are weights
 
 

@@ -12,7 +12,6 @@ from onnx import NodeProto
 from edgegan.errors import ExportError
 from edgegan.export.graph import Array, Graph
 from edgegan.export.rewrites import ALWAYS, MEASURED, Rule
-from edgegan.model import BATCH
 from edgegan.session import open_session
 
 if TYPE_CHECKING:
@@ -23,7 +22,9 @@ ROUNDED = TOLERANCE / 2  # of what rounds more: other latents may differ by more
 WORTH = 0.99  # of the time that was; what gains less is noise
 GROWTH = 1.5  # of the weights' bytes: what rounds more and makes a larger file is not taken
 SECONDS = 0.25  # to measure one choice
+MAX_SECONDS = 1.0  # after which no more rounds are begun; a round is run even if it takes longer
 MIN_ROUNDS, MAX_ROUNDS = 5, 200
+LONG = 0.05  # seconds of a run to which it makes no difference what the caches held
 
 Prepare = Callable[[onnx.ModelProto], onnx.ModelProto]
 Choices = Sequence[Sequence[Rule]]  # as MEASURED is
@@ -35,7 +36,9 @@ class Applied:
 
     name: str
     at: str  # the node that it began with: its operator and the shapes of its input and output
-    gain: float  # the share of the whole model's time that it saved; negative if it cost some
+    gain: (
+        float | None
+    )  # the share of the whole model's time that it saved, negative if it cost some; None: not measured
     difference: float  # the largest of an output between the model as it was given and with it, in its range
 
 
@@ -47,20 +50,6 @@ class Lowered:
     applied: list[Applied]
     before: float = 0.0  # microseconds for a picture, of the model as it was given; 0 if not measured
     after: float = 0.0
-
-    def lines(self) -> list[str]:
-        """What was done, for people."""
-        if not self.applied:
-            return ["lowering found nothing that is faster here"]
-        if not self.before:
-            return ["lowered by fixed rules, without measuring"] + [
-                f"  {a.name}: differs by {a.difference:.1g} of the range; {a.at}" for a in self.applied
-            ]
-        head = f"lowered: {self.before:.4g} -> {self.after:.4g} us a picture here, on one thread in batches of {BATCH}"
-        return [head] + [
-            f"  {a.name}: {round(100 * a.gain)} % less time, differs by {a.difference:.1g} of the range; {a.at}"
-            for a in self.applied
-        ]
 
 
 def lower(
@@ -94,7 +83,7 @@ def lower(
         other = graph.copy()
         sites = [at for site in _names(other) if (at := _apply(other, site, rule)) is not None]
         if sites:
-            gain = 1 - race.ratio(graph, other)[0] if measure else 0.0
+            gain = 1 - race.ratio(graph, other)[0] if measure else None
             applied.append(race.applied(rule, ", ".join(dict.fromkeys(sites)), other, gain))
             graph = other
     for rules in MEASURED if choices is None else choices:
@@ -113,7 +102,7 @@ def lower(
             best = int(np.argmin(ratios))
             if ratios[best] <= WORTH:
                 rule, at, other = found[best]
-                applied.append(race.applied(rule, at, other, 1 - ratios[best] if measure else 0.0))
+                applied.append(race.applied(rule, at, other, 1 - ratios[best] if measure else None))
                 graph = other
     if not measure:
         return Lowered(graph.model() if applied else model, applied)
@@ -161,14 +150,16 @@ class _Race:
         clock = time.thread_time if fine else time.perf_counter
         sessions = [self._open(self._prepare(graph.model())) for graph in graphs]
         best = [float("inf")] * len(sessions)
-        end = time.perf_counter() + SECONDS * len(sessions)
-        for done in range(MAX_ROUNDS):
+        begin = time.perf_counter()
+        for done in range(1, MAX_ROUNDS + 1):
             for index, session in enumerate(sessions):
-                session.run(None, self._feed)  # brings its weights back into the caches
+                if not LONG < best[index] < float("inf"):
+                    session.run(None, self._feed)  # brings its weights back into the caches
                 start = clock()
                 session.run(None, self._feed)
                 best[index] = min(best[index], clock() - start)
-            if done >= MIN_ROUNDS and time.perf_counter() > end:
+            spent = (time.perf_counter() - begin) / len(sessions)
+            if spent > SECONDS and (done >= MIN_ROUNDS or spent > MAX_SECONDS):
                 break
         return best
 
@@ -187,7 +178,7 @@ class _Race:
         """Whether a graph with a rewrite that rounds more is near enough to the given one, and small enough."""
         return graph.weight_bytes <= GROWTH * self._weight_bytes and self.difference(graph) <= ROUNDED
 
-    def applied(self, rule: Rule, at: str, graph: Graph, gain: float) -> Applied:
+    def applied(self, rule: Rule, at: str, graph: Graph, gain: float | None) -> Applied:
         """The record of a rewrite, once its output is found to be what it was."""
         difference = self.difference(graph)
         if not difference <= TOLERANCE:  # the negation also catches NaN

@@ -35,6 +35,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LOWERINGS = ("auto", "fixed", "none")
 AS_IT_WAS, LOWERED, HALF, INT8 = "float32 as exported", "float32 lowered", "float16", "int8"  # names of variants
 SHOWN = 16  # pictures of a report at most
+HALF_TOLERANCE = 0.05  # of pixels in [-1, 1], between fp16 and float32: six grey levels
 
 Progress = Callable[[str], None]
 
@@ -93,6 +94,10 @@ def export_run(
     how = how or How()
     _check(output, how)
     run = Run.open(folder)
+    if how.report is not None and how.report.resolve().parent == run.folder.resolve():
+        raise ArgumentError(
+            f"{how.report} would be among the run's own files, and may replace one: choose another folder"
+        )
     state = run.load_checkpoint(checkpoint)
     nets = run.build()
     run.load_nets(nets, state)
@@ -162,8 +167,9 @@ def export_model(
     """
     how = how or How()
     _check(output, how)
-    content = file.read_bytes() if file.is_file() else b""
-    spec = load(file, provider=CPU).spec
+    spec, content = load(file, provider=CPU).spec, file.read_bytes()
+    if output.resolve() == file.resolve():
+        raise ArgumentError(f"{file} would be replaced by what is made of it: give another --output")
     if spec.precision != "fp32":
         raise ExportError(f"{file} is in {spec.precision} already; give the float32 model that it was made of")
     model = onnx.load_from_string(content)
@@ -202,18 +208,18 @@ def _export(
         from edgegan.export.trace import draw
 
         first, expected = describe(source.model, spec, source.network), partial(draw, source.network, spec)
-    datas, differences, tolerance = {AS_IT_WAS: first}, parity(first, expected), TOLERANCE
-    rewrites: list[Applied] = []
-    if how.lower != "none":
+    datas, differences = {AS_IT_WAS: first}, parity(first, expected)
+    tolerance: float | None = TOLERANCE
+    judge, rewrites, notes = None, list[Applied](), list[str]()
+    if how.measure or how.precision != "fp32":
+        how.progress("drawing with float32")
+        judge = Judge(first, spec, how.max_quality_loss, data, features)
+    if how.lower != "none" and (how.measure or how.precision == "fp32"):  # else it would only be a row of the table
         how.progress("lowering: measuring what is fastest here" if how.lower == "auto" else "lowering")
         lowered = lower(source.model, feed, measure=how.lower == "auto")
         if lowered.applied:
             datas[LOWERED], rewrites = _same(lowered.model, source), lowered.applied
             differences = parity(datas[LOWERED], expected)
-    judge, notes = None, list[str]()
-    if how.measure or how.precision != "fp32":
-        how.progress("drawing with float32")
-        judge = Judge(first, spec, how.max_quality_loss, data, features)
     if how.precision != "fp32":
         assert judge is not None
         made = _smaller(source, how, judge)
@@ -221,8 +227,8 @@ def _export(
         datas[made.name] = describe(
             made.model, replace(spec, precision=how.precision, scores={})
         )  # those were float32's
-        tolerance = 0.0  # the judge allowed it
-        differences = parity(datas[made.name], expected, tolerance=None)
+        tolerance = HALF_TOLERANCE if how.precision == "fp16" else None  # of int8 the judge decides alone
+        differences = parity(datas[made.name], expected, tolerance)
     chosen = list(datas)[-1]
     report = Report(
         model=output.name,
@@ -240,12 +246,16 @@ def _export(
     )
     with atomic_write(output, durable=True) as file:
         file.write(datas[chosen])
-    if how.report is not None:
-        pictures = {AS_IT_WAS: load(first, provider=CPU).sample(SHOWN, GOLDEN_SEED)}
-        if chosen != AS_IT_WAS:
-            pictures[chosen] = load(datas[chosen], provider=CPU).sample(SHOWN, GOLDEN_SEED)
-        write(report, how.report, pictures)
+        if how.report is not None:  # before the model gets its name: if one fails, nothing is there
+            _write_report(report, how.report, first, datas[chosen])
     return report
+
+
+def _write_report(report: Report, path: Path, first: bytes, chosen: bytes) -> None:
+    pictures = {AS_IT_WAS: load(first, provider=CPU).sample(SHOWN, GOLDEN_SEED)}
+    if report.chosen != AS_IT_WAS:
+        pictures[report.chosen] = load(chosen, provider=CPU).sample(SHOWN, GOLDEN_SEED)
+    write(report, path, pictures)
 
 
 def _same(model: onnx.ModelProto, source: _Source) -> bytes:

@@ -36,22 +36,25 @@ BATCH = 16  # pictures that are drawn at once
 
 @dataclass(frozen=True)
 class Limit:
-    """How much quality may be lost: a share of the distance to real pictures, and a PSNR where none is measured."""
+    """What is allowed: a share by which the distance to real pictures may grow, if it is measured, and a PSNR."""
 
     share: float = 0.05
     decibels: float = 30.0
 
     @classmethod
     def parse(cls, text: str) -> "Limit":
-        """`5%` or `30dB`. Raises ArgumentError."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|dB)", text.strip(), re.IGNORECASE)
-        if match is None:
-            raise ArgumentError(
-                f"max-quality-loss is {text!r}; valid: a share of the distance to real pictures, such as 5%, or the "
-                "least PSNR, such as 30dB"
-            )
-        value = float(match[1])
-        return cls(share=value / 100) if match[2] == "%" else cls(decibels=value)
+        """`5%`, `30dB`, or both with a comma. Raises ArgumentError."""
+        given: dict[str, float] = {}
+        for part in text.split(","):
+            match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|dB)", part.strip(), re.IGNORECASE)
+            name = "share" if match and match[2] == "%" else "decibels"
+            if match is None or name in given:
+                raise ArgumentError(
+                    f"max-quality-loss is {text!r}; valid: the least PSNR, such as 30dB, a share of the distance to "
+                    "real pictures, such as 5%, or both: 5%,30dB"
+                )
+            given[name] = float(match[1]) / (100 if name == "share" else 1)
+        return cls(**given)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Judge:
         network: "FeatureNetwork | None" = None,
     ) -> None:
         """reference: the float32 model, as it was exported. data and network, both or none: to measure the distance to
-        real pictures. Raises ArgumentError if the data's pictures are of another kind."""
+        real pictures. Raises ArgumentError if the data's pictures have other channels."""
         self.spec, self.limit = spec, limit or Limit()
         self.network = network
         work, elements = check(reference, "the exported model").cost.multiply_adds, math.prod(spec.image_size)
@@ -128,19 +131,22 @@ class Judge:
         return Quality(_pooled(each), float(each.min()), similar, difference, distance, self._before)
 
     def passes(self, quality: Quality) -> bool:
-        """Whether no more is lost than allowed: of the distance where it was measured, else by PSNR."""
-        if quality.distance is not None and quality.before is not None:
-            return quality.distance <= (1 + self.limit.share) * quality.before
-        return quality.psnr >= self.limit.decibels
+        """Whether no more is lost than allowed."""
+        return quality.psnr >= self.limit.decibels and self._keeps_distance(quality)
 
     def verdict(self, quality: Quality) -> str:
         """What was measured, and what is allowed."""
-        if quality.distance is not None:
+        if not self._keeps_distance(quality):
             return (
                 f"the distance to real pictures grows from {quality.before:.4g} to {quality.distance:.4g}, allowed are "
                 f"{100 * self.limit.share:g} % more"
             )
         return f"the PSNR is {quality.psnr:.1f} dB, at least {self.limit.decibels:g} dB are asked for"
+
+    def _keeps_distance(self, quality: Quality) -> bool:
+        if quality.distance is None or quality.before is None:
+            return True
+        return quality.distance <= (1 + self.limit.share) * quality.before
 
     def _draw(self, model: bytes) -> F32:
         return np.concatenate(list(draw(model, self.spec, SEED, self.compared)))

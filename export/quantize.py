@@ -127,8 +127,10 @@ def quantize(
     work = sum(layer.multiply_adds for layer in layers)
     while not judge.passes(quality):
         costliest = f"the layer that costs most is {order[0].name}, {gains[order[0].name]:.2f} dB"
-        more = next((layer for layer in order if layer not in kept), None)
-        if more is None or sum(layer.multiply_adds for layer in [*kept, more]) > MOST_FLOAT * work:
+        room = MOST_FLOAT * work - sum(layer.multiply_adds for layer in kept)
+        useful = (layer for layer in order if layer not in kept and gains[layer.name] > 0)
+        more = next((layer for layer in useful if layer.multiply_adds <= room), None)
+        if more is None:
             raise ExportError(
                 f"int8 loses too much quality, even with {len(kept)} of {len(layers)} layers in float: "
                 f"{judge.verdict(quality)}; {costliest}; nothing was written. Allow more with --max-quality-loss, or "
@@ -184,8 +186,9 @@ def _multiply_adds(graph: Graph, node: onnx.NodeProto) -> int:
     """Of a picture: each weight is used once for every place of the output, or of a ConvTranspose's input."""
     weight = graph.constant_input(node, 1)
     assert weight is not None
-    places = graph.shape(node.input[0] if node.op_type == "ConvTranspose" else node.output[0]) or ()
-    return int(weight.size * np.prod([size or 1 for size in places[2:]]))
+    shape = graph.shape(node.input[0] if node.op_type == "ConvTranspose" else node.output[0]) or ()
+    places = shape[1:-1] if node.op_type in ("Gemm", "MatMul") else shape[2:]
+    return int(weight.size * np.prod([size or 1 for size in places]))
 
 
 def insert(model: onnx.ModelProto, ranges: TensorsData, floats: Iterable[str] = ()) -> onnx.ModelProto:

@@ -53,7 +53,7 @@ class Report:
     machine: Machine
     checkpoint: str = ""  # "newest", "best" or its number of images; empty if there was none
     parity: dict[int, float] = field(default_factory=dict)  # batch -> the largest difference of torch and onnxruntime
-    tolerance: float = 0.0  # that was allowed there
+    tolerance: float | None = None  # that was allowed there; None: the limit on quality decided
     rewrites: "list[Applied]" = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the quantiser has to say
     distance: Distance | None = None
@@ -173,10 +173,11 @@ def table(report: Report) -> list[str]:
 
 def rewrite_lines(report: Report) -> list[str]:
     """The rewrites as lines for a terminal."""
-    return [
-        f"{a.name}: {round(100 * a.gain)} % less time, differs by {a.difference:.1g} of the range; {a.at}"
-        for a in report.rewrites
-    ]
+    return [f"{a.name}: {_gain(a)}, differs by {a.difference:.1g} of the range; {a.at}" for a in report.rewrites]
+
+
+def _gain(applied: "Applied") -> str:
+    return "gain not measured" if applied.gain is None else f"{round(100 * applied.gain)} % less time"
 
 
 def _where(machine: Machine) -> str:
@@ -236,7 +237,7 @@ def to_markdown(report: Report, picture: str) -> str:
         _rewrites(report),
         "## Is it the trained network?",
         _parity(report),
-        *(["## Quantisation", "\n".join(f"- {_text(note.strip())}" for note in report.notes)] if report.notes else []),
+        *(["## Precision", "\n".join(f"- {_text(note.strip())}" for note in report.notes)] if report.notes else []),
         "## How it was measured",
         _method(report),
         "## What to do next",
@@ -255,7 +256,7 @@ def _about(report: Report) -> str:
     takes = f"{spec.latent_dim} random numbers, its latent" + (
         f", and one of {len(spec.classes)} classes" if spec.classes else ""
     )
-    trained = f"It was trained with the recipe `{printable(spec.recipe)}`"
+    trained = f"Its kind is `{printable(spec.recipe)}`" + (", trained" if spec.dataset or spec.kimg else "")
     if spec.dataset:
         trained += f" on the pictures of {_text(spec.dataset)}"
     if spec.kimg:
@@ -291,20 +292,18 @@ def _rewrites(report: Report) -> str:
     if not report.rewrites:
         return "None was applied."
     rows = [
-        (_text(a.name), _text(a.at), f"{round(100 * a.gain)} %", "0" if a.difference == 0 else f"{a.difference:.1g}")
+        (_text(a.name), _text(a.at), _gain(a), "0" if a.difference == 0 else f"{a.difference:.1g}")
         for a in report.rewrites
     ]
     return (
         "Parts of the graph were replaced by others that compute the same. Time saved is of the whole network, and "
         "negative where a rewrite cost some; the difference is the largest of a pixel, as a share of their range, "
         "against the graph as it was: what is rounded otherwise.\n\n"
-        + _table(("rewrite", "at", "time saved", "difference"), rows)
+        + _table(("rewrite", "at", "gain", "difference"), rows)
     )
 
 
 def _parity(report: Report) -> str:
-    if not report.parity:
-        return "Its torch network was not at hand, so the file was compared with the one that it was made of."
     rows = [(str(batch), f"{x:.2g}") for batch, x in sorted(report.parity.items())]
     bound = (
         f"of which {report.tolerance:g} was allowed"
@@ -319,12 +318,13 @@ def _parity(report: Report) -> str:
 
 
 def _method(report: Report) -> str:
-    lines = [
-        f"On {_text(_where(report.machine))}.",
-        "Times are of the network alone, without picture files. The variants took turns in one process, and the "
-        "shortest time of all rounds counts: other work on the machine only ever adds to it.",
-        "Memory is that of a fresh process each, as the system reports its peak.",
-    ]
+    lines = [f"On {_text(_where(report.machine))}."]
+    if any(v.milliseconds for v in report.variants):
+        lines += [
+            "Times are of the network alone, without picture files. The variants took turns in one process, and the "
+            "shortest time of all rounds counts: other work on the machine only ever adds to it.",
+            "Memory is that of a fresh process each, as the system reports its peak.",
+        ]
     if compared := max(v.compared for v in report.variants):
         lines.append(
             f"PSNR, SSIM and the largest difference are of {compared} pictures: PSNR of all their pixels together, "
@@ -338,7 +338,7 @@ def _method(report: Report) -> str:
             f"`{printable(distance.digest)}`). It can only be compared with distances by the same network from as many "
             "pictures."
         )
-    if any(batch not in v.milliseconds for v in report.variants for batch in BATCHES):
+    if any(v.milliseconds and batch not in v.milliseconds for v in report.variants for batch in BATCHES):
         lines.append("A time that is missing would have taken too long to measure.")
     return "\n".join(f"- {line}" for line in lines)
 

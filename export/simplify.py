@@ -3,10 +3,9 @@
 import numpy as np
 from onnx import NodeProto, helper
 
-from edgegan.export.graph import Graph, attribute, known
+from edgegan.export.graph import RANDOM, Graph, attribute, known
 
 ACTIVATIONS = ("LeakyRelu", "Relu", "Tanh", "Sigmoid", "Clip")  # elementwise, and onnxruntime fuses them with Conv
-RANDOM = ("Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike")
 FOLDED_BYTES = 4096  # of a result that may be larger than what it is made of
 HALF_PIXELS = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")
 
@@ -20,7 +19,7 @@ def fold_constants(graph: Graph, node: NodeProto) -> bool:
     values = [graph.constants.get(name) for name in names]
     shape = graph.shape(node.output[0]) if len(node.output) == 1 else None
     sizes = [size for size in shape or () if size is not None]
-    if not names or any(value is None for value in values) or node.op_type in RANDOM or node.domain:
+    if not names or any(value is None for value in values) or node.op_type in (*RANDOM, "Dropout") or node.domain:
         return False
     if shape is None or len(sizes) != len(shape) or graph.is_output(node.output[0]):
         return False

@@ -15,6 +15,7 @@ from edgegan import gate
 from edgegan.errors import ExportError, ModelError, printable
 from edgegan.export.blame import frozen, line_of, node_of, quiet, shown, where, whole_stacks
 from edgegan.export.describe import GOLDEN_SEED, serialized
+from edgegan.export.graph import RANDOM
 from edgegan.export.verify import BATCHES, RANGE_SLACK, SAME_PICTURE
 from edgegan.model import inputs_of
 from edgegan.session import MAX_MODEL_BYTES
@@ -28,7 +29,6 @@ FREE = (
 )
 GRAPH = "the graph"
 WHERE = "write it with torch.where, or as numbers that __init__ computes"
-RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 INPUT = "take it as an input noise_k (ModelSpec.noise_inputs), which edgegan draws from the seed"
 GROUPS = (
     "its groups are the pictures of the batch N, which must stay free; scale the activations and not the weights: "

@@ -128,7 +128,7 @@ def test_parity_refuses_a_graph_that_differs() -> None:
         check_parity(data, module)
 
 
-def test_parity_refuses_nan_and_false_golden_samples() -> None:
+def test_false_golden_samples_and_weights_that_are_not_finite_are_refused() -> None:
     module = Square()
     other = Square()
     data = describe(to_model(module, SPEC), SPEC, other)

@@ -1,5 +1,7 @@
 """int8 and fp16: what the files hold, how their ranges come about, and the gate on quality."""
 
+import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -17,7 +19,7 @@ from torch import nn
 
 from edgegan import load
 from edgegan.errors import ArgumentError, ExportError
-from edgegan.export import export_generator
+from edgegan.export import export_generator, report
 from edgegan.export.describe import describe
 from edgegan.export.half import to_half
 from edgegan.export.lower import lower
@@ -29,8 +31,9 @@ from edgegan.gate import check
 from edgegan.model import inputs_of
 from edgegan.spec import ModelSpec
 from edgegan.trainer.data import open_dataset
+from edgegan.trainer.data.sources import DIGITS
 from edgegan.trainer.metrics.features import open_features
-from support import command
+from support import command, make_run
 
 SPEC = ModelSpec(recipe="mine", image_size=(28, 28), channels=1, latent_dim=16)
 LABELLED = ModelSpec(recipe="mine", image_size=(28, 28), channels=1, latent_dim=16, classes=("a", "b", "c"))
@@ -80,14 +83,14 @@ def kernels(model: onnx.ModelProto, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("spec", [SPEC, LABELLED], ids=["plain", "classes"])
 def test_int8_computes_in_integers_and_passes_every_proof(spec: ModelSpec, tmp_path: Path) -> None:
-    report = export_generator(
+    made = export_generator(
         Net(len(spec.classes)), spec, tmp_path / "m.onnx", precision="int8", lower="fixed", report=tmp_path / "r.md"
     )
-    written = report.written()
-    assert (report.chosen, report.spec.precision) == ("int8", "int8")
+    written = made.written()
+    assert (made.chosen, made.spec.precision) == ("int8", "int8")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "r.md", "r.png"]
-    assert [v.name for v in report.variants] == ["float32 as exported", "float32 lowered", "int8"]
-    assert written.file_bytes == (tmp_path / "m.onnx").stat().st_size < 0.45 * report.variants[0].file_bytes
+    assert [v.name for v in made.variants] == ["float32 as exported", "float32 lowered", "int8"]
+    assert written.file_bytes == (tmp_path / "m.onnx").stat().st_size < 0.45 * made.variants[0].file_bytes
     assert written.psnr is not None
     assert written.psnr > 35
     ran = kernels(onnx.load(tmp_path / "m.onnx"), tmp_path)
@@ -211,11 +214,11 @@ def test_made_up_ranges_make_the_same_graph() -> None:
 
 
 def test_fp16_is_half_the_file_and_passes_every_proof(tmp_path: Path) -> None:
-    report = export_generator(Net(), SPEC, tmp_path / "m.onnx", precision="fp16")
-    assert report.written().file_bytes < 0.6 * report.variants[0].file_bytes
-    assert report.written().psnr is not None
-    assert report.written().psnr > 55
-    assert any("GPU" in note for note in report.notes)
+    made = export_generator(Net(), SPEC, tmp_path / "m.onnx", precision="fp16")
+    assert made.written().file_bytes < 0.6 * made.variants[0].file_bytes
+    assert made.written().psnr is not None
+    assert made.written().psnr > 55
+    assert any("GPU" in note for note in made.notes)
     found = onnx.load(tmp_path / "m.onnx")
     assert {t.data_type for t in found.graph.initializer if len(t.dims) > 1} == {TensorProto.FLOAT16}
     assert [v.type.tensor_type.elem_type for v in (*found.graph.input, *found.graph.output)] == [TensorProto.FLOAT] * 2
@@ -229,15 +232,16 @@ def test_half_leaves_the_given_model_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "share", "decibels"), [("5%", 0.05, 30.0), ("2.5 %", 0.025, 30.0), ("28dB", 0.05, 28.0), ("0%", 0, 30.0)]
+    ("text", "share", "decibels"),
+    [("5%", 0.05, 30.0), ("2.5 %", 0.025, 30.0), ("28dB", 0.05, 28.0), ("0%", 0, 30.0), ("28dB, 10%", 0.1, 28.0)],
 )
 def test_limits(text: str, share: float, decibels: float) -> None:
     assert Limit.parse(text) == Limit(share, decibels)
 
 
-@pytest.mark.parametrize("text", ["5", "-5%", "dB", "nan%", "1e3dB", ""])
+@pytest.mark.parametrize("text", ["5", "-5%", "dB", "nan%", "1e3dB", "", "5%,6%"])
 def test_bad_limits(text: str) -> None:
-    with pytest.raises(ArgumentError, match=r"max-quality-loss is .* such as 5%.*30dB"):
+    with pytest.raises(ArgumentError, match=r"max-quality-loss is .* such as 30dB.* 5%,30dB"):
         Limit.parse(text)
 
 
@@ -252,8 +256,8 @@ def test_a_distance_decides_where_it_is_measured() -> None:
     other = judge.judge(quantize(lowered(), SPEC, judge).model.SerializeToString())
     assert other.distance is not None
     assert other.distance != same.distance
-    for distance, allowed in ((1.04, True), (1.06, False)):
-        assert judge.passes(Quality(10.0, 10.0, None, 1.0, distance, 1.0)) is allowed
+    for decibels, distance, allowed in ((30.1, 1.04, True), (30.1, 1.06, False), (29.9, 1.0, False)):
+        assert judge.passes(Quality(decibels, 10.0, None, 1.0, distance, 1.0)) is allowed
     assert Judge(exported(), SPEC).passes(Quality(30.1, 20.0, None, 1.0))
     assert not Judge(exported(), SPEC).passes(Quality(29.9, 29.0, None, 1.0))
     with pytest.raises(ArgumentError, match="1 channels, the generator draws 3"):
@@ -279,12 +283,16 @@ def test_a_model_file_becomes_int8_without_torch(tmp_path: Path) -> None:
     [
         (["--precision", "int4"], "int4"),
         (["--precision", "int8", "--max-quality-loss", "90dB", "--lower", "none"], "costs most"),
-        (["--max-quality-loss", "5"], "such as 5%"),
+        (["--precision", "int8", "--max-quality-loss", "5"], "such as 30dB"),
+        (["--precision", "int8", "--max-quality-loss", "5%"], "--features"),
+        (["--max-quality-loss", "20dB"], "fp16 and int8"),
+        (["--features", "lenet", "--data", "digits", "--no-measure"], "--no-measure"),
+        (["--check", "m.onnx", "--precision", "int8"], "leave out --output, --precision, RUN"),
+        (["-o", "m.onnx", "--precision", "int8"], "would be replaced"),
         (["--report", "r.txt"], ".md"),
         (["--features", "nothing.onnx", "--data", "digits"], "nothing.onnx"),
         (["--data", "digits"], "--features"),
         (["--features", "lenet"], "--data"),
-        (["--check", "m.onnx"], "--check"),
         (["--lower", "none"], "copy"),
     ],
 )
@@ -297,9 +305,59 @@ def test_bad_options_are_one_line_and_write_nothing(more: list[str], says: str, 
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_arguments_of_the_library() -> None:
-    bad: list[dict[str, Any]] = [{"precision": "int4"}, {"lower": "most"}, {"features": "lenet"}]
-    for how in bad:
-        with pytest.raises(ArgumentError):
-            export_generator(Net(), SPEC, "never.onnx", **how)
-    assert not Path("never.onnx").exists()
+def test_arguments_of_the_library(tmp_path: Path) -> None:
+    bad: dict[str, dict[str, Any]] = {
+        "fp32, fp16, int8": {"precision": "int4"},
+        "auto, fixed, none": {"lower": "most"},
+        "data and features": {"features": "lenet", "measure": False},
+        "such as 30dB": {"max_quality_loss": "a bit"},
+        r"cannot write .*\.txt": {"report": tmp_path / "r.txt"},
+    }
+    for says, how in bad.items():
+        with pytest.raises(ArgumentError, match=says):
+            export_generator(Net(), SPEC, tmp_path / "never.onnx", **how)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_that_fails_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "r.png")
+
+    monkeypatch.setattr(report, "save_image", full)
+    with pytest.raises(OSError, match="No space"):
+        export_generator(Net(), SPEC, tmp_path / "m.onnx", lower="none", report=tmp_path / "r.md", measure=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_judges_by_the_distance_to_real_pictures(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(exported())
+    args = (
+        "m.onnx",
+        "-o",
+        "n.onnx",
+        "--precision",
+        "int8",
+        "--lower",
+        "fixed",
+        "--features",
+        "lenet",
+        "--data",
+        "digits",
+    )
+    shown = command("edgegan-export", *args, "--report", "r.json", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"distance to real pictures [\d.]+ -> [\d.]+$", shown.stdout, re.MULTILINE)
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert (found["distance"]["network"], found["distance"]["samples"]) == ("lenet", 5000)
+    assert all(variant["distance"] > 0 for variant in found["variants"])
+    assert found["tolerance"] is None
+    assert {rewrite["gain"] for rewrite in found["rewrites"]} == {None}
+
+
+def test_reports_stay_out_of_the_run(tmp_path: Path) -> None:
+    with np.load(DIGITS) as data:
+        np.savez(tmp_path / "set.npz", images=data["images"][:40])
+    run = make_run(tmp_path / "run", open_dataset(str(tmp_path / "set.npz")), "edge", str(tmp_path / "set.npz"))
+    failed = command("edgegan-export", run.folder, "-o", tmp_path / "m.onnx", "--report", run.folder / "report.md")
+    assert failed.returncode == 2
+    assert "the run's own files" in failed.stderr

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from edgegan.errors import EdgeGANError, ExportError, ModelError
 from edgegan.export.describe import describe
 from edgegan.export.trace import draw, to_model
-from edgegan.export.verify import BATCHES, Checked, check_file, parity
+from edgegan.export.verify import BATCHES, check_file, parity
 from edgegan.model import Generator
 from edgegan.spec import ModelSpec
 
@@ -239,9 +239,3 @@ def test_what_onnx_itself_refuses_is_named(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(onnx.checker, "check_model", refuse)
     fails(path, ExportError, "onnx's checker refuses it: no way")
-
-
-def test_what_is_returned_can_be_read(good: Path) -> None:
-    checked = check_file(good)
-    assert isinstance(checked, Checked)
-    assert checked.batches <= (1e-4 if checked.spec.precision == "fp32" else 2 / 127.5)
