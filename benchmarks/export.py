@@ -11,11 +11,11 @@ trained on the built-in digits first. Files:
 - OpenVINO: the plain file in float32, and by nncf.quantize in int8 from 300 latents. It wants an environment of its
   own: python -m venv VENV && VENV/bin/pip install openvino nncf
 
-All sessions have default options but for the number of threads. In every round each contender runs in turn, after a run
-that only warms up. Times are medians over the rounds, ratios the medians of those within a round. With 1 thread the
-time is that of the processor, so that other processes hardly matter; with 2 it is that of the clock, and the machine
-should be idle. PSNR and the Frechet distance (features of the built-in LeNet, to the built-in digits) are of the
-same 1,000 latents.
+All sessions have default options but for the number of threads. In every round each contender runs in turn, after a
+rest, in which the threads of the last one stop spinning, and a run that only warms up. Times are medians over the
+rounds, ratios the medians of those within a round. With 1 thread the time is that of the processor, so that other
+processes hardly matter; with 2 it is that of the clock, and the machine should be idle. PSNR and the Frechet distance
+(features of the built-in LeNet, to the built-in digits) are of the same 1,000 latents.
 
 For a quick look: --rounds 3.
 """
@@ -56,6 +56,7 @@ from edgegan.trainer.run import Run
 
 CELLS = [(threads, batch) for threads in (1, 2) for batch in (1, 64)]
 PICTURES = 1000  # that the quality is measured with
+REST = 0.05  # seconds between two contenders
 SHORTEST = 0.02  # seconds of a measurement: it runs a model as often as that takes
 CHILD = Path(__file__).with_name("openvino_child.py")
 # What is faster than what, as (ours, theirs, at least so many times; 0 if there is no target).
@@ -205,6 +206,12 @@ def timers_of(net: Net, threads: int, batch: int, openvino: OpenVINO | None) -> 
     return {name: there(path) if name.startswith("OpenVINO") else here(path) for name, path in net.files.items()}
 
 
+def rested(timer: Timer) -> float:
+    """Its seconds, once the threads of the last contender have stopped to spin in wait for more work."""
+    time.sleep(REST)
+    return timer()
+
+
 def repeats(once: Callable[[], Any]) -> int:
     once()
     start = time.perf_counter()
@@ -217,7 +224,7 @@ def speed_rows(net: Net, rounds: int, openvino: OpenVINO | None) -> list[Row]:
     rows = []
     for threads, batch in CELLS:
         timers = timers_of(net, threads, batch, openvino)
-        table = [{name: timer() for name, timer in timers.items()} for _ in range(rounds)]
+        table = [{name: rested(timer) for name, timer in timers.items()} for _ in range(rounds)]
         ms = {name: median(times[name] for times in table) / batch * 1e3 for name in timers}
         cell = f"{net.side}x{net.side}, {threads} thread{'s' * (threads > 1)}, batch {batch}"
         say(f"  {cell}: {', '.join(f'{name} {value:.3f}' for name, value in ms.items())} ms a picture")
@@ -251,13 +258,15 @@ def pictures_of(net: Net, name: str, openvino: OpenVINO | None) -> np.ndarray:
     return to_uint8(np.load(drawn))
 
 
-def show_files(nets: list[Net], openvino: OpenVINO | None) -> None:
+def file_lines(nets: list[Net], openvino: OpenVINO | None) -> list[str]:
     """Sizes and quality."""
     network = open_features("lenet", threads=1)
     with np.load(DIGITS) as data:
         real = Statistics.of(network(data["images"][..., None]))
-    print("\n| file | MB | PSNR against plain | Fréchet distance to the digits | change |")
-    print("|---|---:|---:|---:|---:|")
+    lines = [
+        "| file | MB | PSNR against plain | Fréchet distance to the digits | change |",
+        "|---|---:|---:|---:|---:|",
+    ]
     notes = []
     for net in nets:
         expected = pictures_of(net, "plain", openvino)
@@ -277,8 +286,8 @@ def show_files(nets: list[Net], openvino: OpenVINO | None) -> None:
                     f"{net.side}x{net.side}: the int8 file is {ratio:.2f} times smaller than the plain one (at least "
                     f"{target:g}: {'met' if ratio >= target else '**missed**'})"
                 )
-            print(f"| {net.side}x{net.side}, {name} | {size / 1e6:.2f} | {decibels} | {after:.4g} | {change} |")
-    print("", *notes, sep="\n")
+            lines.append(f"| {net.side}x{net.side}, {name} | {size / 1e6:.2f} | {decibels} | {after:.4g} | {change} |")
+    return [*lines, "", *notes]
 
 
 def distance(network: FeatureNetwork, real: Statistics, drawn: np.ndarray) -> float:
@@ -302,16 +311,17 @@ def main() -> None:
         nets = [files_of(side, run or trained(side, folder), folder, openvino) for side, run in runs.items()]
         others = Others()
         rows = [row for net in nets for row in speed_rows(net, arguments.rounds, openvino)]
+        files = file_lines(nets, openvino)
+        if openvino is not None:
+            openvino.close()  # its time is ours only then
         busy = others.busy()
         print(f"{processor()}, {os.cpu_count()} processors; ", end="")
         print(", ".join(f"{package} {version(package)}" for package in ("onnxruntime", "torch", "numpy")), end="; ")
         print(f"medians of {arguments.rounds} rounds; other processes kept {busy:.2f} of the processors busy\n")
         show(rows)
-        show_files(nets, openvino)
+        print("", *files, sep="\n")
         if openvino is None:
             print("\nOpenVINO was not measured: python -m venv VENV && VENV/bin/pip install openvino nncf, --openvino")
-        else:
-            openvino.close()
         if not busy < IDLE:
             print(
                 "\n**The machine was not idle: the times with 2 threads, and their ratios, say little. Run it again.**"

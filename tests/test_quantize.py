@@ -25,7 +25,17 @@ from edgegan.export.half import to_half
 from edgegan.export.lower import lower
 from edgegan.export.pipeline import How, export_model
 from edgegan.export.quality import Judge, Limit, Quality
-from edgegan.export.quantize import METHODS, TANH_RANGE, calibrate, fast_int8, insert, layers_of, named, quantize
+from edgegan.export.quantize import (
+    METHODS,
+    TANH_RANGE,
+    calibrate,
+    fast_int8,
+    insert,
+    layers_of,
+    named,
+    quantize,
+    without_gemm,
+)
 from edgegan.export.trace import to_model
 from edgegan.gate import check
 from edgegan.model import inputs_of
@@ -178,6 +188,26 @@ def test_pixels_are_not_rounded_behind_tanh() -> None:
     assert output.op_type in ("DepthToSpace", "Reshape")
     behind = [node.op_type for node in model.graph.node]
     assert not {"QuantizeLinear", "DequantizeLinear"} & set(behind[behind.index("Tanh") :])
+
+
+@pytest.mark.parametrize(("transposed", "bias"), [(0, True), (1, True), (1, False)])
+def test_gemm_becomes_matmul(transposed: int, bias: bool) -> None:
+    rng = np.random.default_rng(0)
+    tensors = {"w": rng.normal(size=(5, 16) if transposed else (16, 5)), "b": rng.normal(size=5)}
+    names = list(tensors)[: 1 + bias]
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["z", *names], ["y"], transB=transposed)],
+        "dense",
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5])],
+        [numpy_helper.from_array(tensors[name].astype(np.float32), name) for name in names],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    made = without_gemm(model)
+    assert [node.op_type for node in made.graph.node] == ["MatMul", "Add"][: 1 + bias]
+    feed = {"z": rng.normal(size=(3, 16)).astype(np.float32)}
+    a, b = (ort.InferenceSession(m.SerializeToString()).run(None, feed)[0] for m in (model, made))
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_layers_are_found_again_after_lowering() -> None:
