@@ -165,10 +165,13 @@ def test_a_process_ends_with_batches_in_the_making(end, number, status):
     run = subprocess.Popen(
         [sys.executable, "-c", PROGRAM + end], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert run.stdout.readline() == "ready\n"
-    if number:
-        run.send_signal(number)
-    run.communicate(timeout=20)
+    try:
+        assert run.stdout.readline() == "ready\n"
+        if number:
+            run.send_signal(number)
+        run.communicate(timeout=20)
+    finally:
+        run.kill()  # one that does not end must not outlive its test
     assert run.returncode == status
 
 
