@@ -2,9 +2,8 @@
 
 import json
 import math
-import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgegan
+from edgegan import _markdown as markdown
 from edgegan._files import atomic_write, check_output
+from edgegan._markdown import plain
 from edgegan.errors import ArgumentError, printable
 from edgegan.export.measure import BATCHES, Machine, Variant
 from edgegan.image import check_suffix, grid, save_image
@@ -217,34 +218,34 @@ def to_markdown(report: Report, picture: str) -> str:
     spec, written = report.spec, report.written()
     columns = [c for c in _COLUMNS if any(map(c.cell, report.variants))]
     rows = [
-        (f"**{_text(v.name)}**" if v is written else _text(v.name), *(c.cell(v) or "-" for c in columns))
+        (f"**{plain(v.name)}**" if v is written else plain(v.name), *(c.cell(v) or "-" for c in columns))
         for v in report.variants
     ]
-    first = _text(report.variants[0].name)
+    first = plain(report.variants[0].name)
     parts = [
-        f"# {_text(report.model)}: what was exported",
+        f"# {plain(report.model)}: what was exported",
         _about(report),
         _summary(report),
         "## The picture",
-        f"![pictures of {first} and {_text(written.name)} from the same latents, and what differs]({quote(picture)})",
+        f"![pictures of {first} and {plain(written.name)} from the same latents, and what differs]({quote(picture)})",
         f"Each column is one latent. Where two networks are shown, the last row is their difference, {GAIN} times as "
         "strong as it is: black where they agree.",
         "## The variants",
-        f"The one in bold was written to {_text(report.model)}. The others are the same network in other forms.",
-        _table(("", *(c.long for c in columns)), rows),
+        f"The one in bold was written to {plain(report.model)}. The others are the same network in other forms.",
+        markdown.table(("", *(c.long for c in columns)), rows),
         "\n".join(f"- **{c.long}**: {c.what}." for c in columns),
         "## Rewrites",
         _rewrites(report),
         "## Is it the trained network?",
         _parity(report),
-        *(["## Precision", "\n".join(f"- {_text(note.strip())}" for note in report.notes)] if report.notes else []),
+        *(["## Precision", "\n".join(f"- {plain(note.strip())}" for note in report.notes)] if report.notes else []),
         "## How it was measured",
         _method(report),
         "## What to do next",
-        f"In the folder that holds {_text(report.model)}:",
-        _code(_next_commands(report)),
+        f"In the folder that holds {plain(report.model)}:",
+        markdown.commands(_next_commands(report)),
         f"Made by edgegan {edgegan.__version__}; the model's description: `edgegan info`. Licence of the model: "
-        f"{_text(spec.licence) or 'not stated'}.",
+        f"{plain(spec.licence) or 'not stated'}.",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -258,11 +259,11 @@ def _about(report: Report) -> str:
     )
     trained = f"Its kind is `{printable(spec.recipe)}`" + (", trained" if spec.dataset or spec.kimg else "")
     if spec.dataset:
-        trained += f" on the pictures of {_text(spec.dataset)}"
+        trained += f" on the pictures of {plain(spec.dataset)}"
     if spec.kimg:
         trained += f", of which {spec.kimg * 1000:,.0f} were shown"
     if report.checkpoint:
-        trained += f"; exported is the {_text(report.checkpoint)} checkpoint"
+        trained += f"; exported is the {plain(report.checkpoint)} checkpoint"
     return (
         f"`{printable(report.model)}` is a generator: a network that draws a picture of {w}x{h} {colour} pixels from "
         f"{takes}. The same latent gives the same picture. It has {report.parameters:,} parameters. {trained}."
@@ -285,21 +286,21 @@ def _summary(report: Report) -> str:
         drawn = (
             "; it draws the very same pixels" if equal else f"; its pictures differ by a PSNR of {written.psnr:.1f} dB"
         )
-    return f"Against {_text(first.name)}, **{_text(written.name)}** takes {', '.join(shares)}{drawn}."
+    return f"Against {plain(first.name)}, **{plain(written.name)}** takes {', '.join(shares)}{drawn}."
 
 
 def _rewrites(report: Report) -> str:
     if not report.rewrites:
         return "None was applied."
     rows = [
-        (_text(a.name), _text(a.at), _gain(a), "0" if a.difference == 0 else f"{a.difference:.1g}")
+        (plain(a.name), plain(a.at), _gain(a), "0" if a.difference == 0 else f"{a.difference:.1g}")
         for a in report.rewrites
     ]
     return (
         "Parts of the graph were replaced by others that compute the same. Time saved is of the whole network, and "
         "negative where a rewrite cost some; the difference is the largest of a pixel, as a share of their range, "
         "against the graph as it was: what is rounded otherwise.\n\n"
-        + _table(("rewrite", "at", "gain", "difference"), rows)
+        + markdown.table(("rewrite", "at", "gain", "difference"), rows)
     )
 
 
@@ -313,12 +314,12 @@ def _parity(report: Report) -> str:
     return (
         "The same fresh latents were drawn by the float32 network that was exported, and by onnxruntime with the file. "
         f"The largest difference of a pixel in [-1, 1], {bound}:\n\n"
-        + _table(("pictures at a time", "largest difference"), rows)
+        + markdown.table(("pictures at a time", "largest difference"), rows)
     )
 
 
 def _method(report: Report) -> str:
-    lines = [f"On {_text(_where(report.machine))}."]
+    lines = [f"On {plain(_where(report.machine))}."]
     if any(v.milliseconds for v in report.variants):
         lines += [
             "Times are of the network alone, without picture files. The variants took turns in one process, and the "
@@ -334,7 +335,7 @@ def _method(report: Report) -> str:
     if distance is not None:
         lines.append(
             f"The Fréchet distance is that of {distance.samples:,} drawn pictures to as many of "
-            f"{_text(distance.dataset)}, in features of the network {_text(distance.network)} (SHA-256 "
+            f"{plain(distance.dataset)}, in features of the network {plain(distance.network)} (SHA-256 "
             f"`{printable(distance.digest)}`). It can only be compared with distances by the same network from as many "
             "pictures."
         )
@@ -437,20 +438,3 @@ def write(report: Report, path: Path, pictures: Mapping[str, U8]) -> Path:
     with atomic_write(path) as file:
         file.write(text.encode())
     return picture
-
-
-def _text(value: object) -> str:
-    """Any text as plain words of a Markdown line or table cell."""
-    escaped = re.sub(r"([\\`*_\[\]#|~$!])", r"\\\1", printable(value))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")  # @name would call somebody
-
-
-def _code(lines: Iterable[str]) -> str:
-    """A block of commands, fenced by more backticks than any of them holds in a row."""
-    text = "\n".join(map(printable, lines))
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}sh\n{text}\n{fence}"
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))

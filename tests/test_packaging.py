@@ -213,6 +213,7 @@ def test_imports_run_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
 ORDER = [
     "errors",
     "_files",
+    "_markdown",
     "_cli",
     "spec",
     "_pure",

@@ -2,16 +2,16 @@
 
 import dataclasses
 import platform
-import re
 import shlex
-from collections.abc import Iterable
 from typing import Any
 
 import click
 import torch
 
 import edgegan
+from edgegan import _markdown as markdown
 from edgegan._files import atomic_write
+from edgegan._markdown import plain
 from edgegan.errors import printable
 from edgegan.trainer.figures import Episode, alarm_episodes
 from edgegan.trainer.progress import memory_text
@@ -29,27 +29,27 @@ def make_report(run: Run, device: str | None = None) -> None:
     records = run.read_log()
     total, nimg = run.config.kimg, records[-1]["nimg"] if records else 0
     finished = nimg >= round(total * 1000)
-    name = _text(run.folder.resolve().name)
+    name = plain(run.folder.resolve().name)
     parts = [
-        f"# {name}: {_text(run.settings.recipe)} on {_text(run.settings.data.name)}",
+        f"# {name}: {plain(run.settings.recipe)} on {plain(run.settings.data.name)}",
         "" if finished else f"**Not finished:** {nimg / 1000:g} of {total:g} kimg are done.",
         *_pictures(run),
         "## Results",
-        _table(("", ""), _results(records, total)),
+        markdown.table(("", ""), _results(records, total)),
         "## Alarms",
         "\n".join(map(_alarm, alarm_episodes(records))) or "None.",
         "## What to do next",
         f"In the folder that holds {name}:",
-        _code(_next_commands(run, finished)),
+        markdown.commands(_next_commands(run, finished)),
         "## Data",
-        _table(("", ""), _data(run)),
+        markdown.table(("", ""), _data(run)),
         "## Options",
         config_table(run),
         "## How to make it again",
         "On a CPU of this kind, with as many threads and these versions, this repeats the run to the bit; elsewhere "
         "sums are rounded in another order.",
-        _code([command_of(run)]),
-        _table(("", ""), _versions(device)),
+        markdown.commands([command_of(run)]),
+        markdown.table(("", ""), _versions(device)),
     ]
     with atomic_write(run.folder / "report.md") as file:
         file.write(("\n\n".join(filter(None, parts)) + "\n").encode())
@@ -58,10 +58,15 @@ def make_report(run: Run, device: str | None = None) -> None:
 def config_table(run: Run) -> str:
     """Every option of the run with its value, its default and what it is, as a Markdown table."""
     rows = [
-        (f"`{option.opts[-1]}`", _text(value), "" if default is None else _text(default), _text(option.help or ""))
+        (
+            f"`{option.opts[-1]}`",
+            plain(value),
+            "" if default is None else plain(default),
+            plain(option.help or ""),
+        )
         for option, value, default in _options(run)
     ]
-    return _table(("option", "value", "default", "what it is"), rows)
+    return markdown.table(("option", "value", "default", "what it is"), rows)
 
 
 def command_of(run: Run) -> str:
@@ -126,16 +131,16 @@ def _results(records: list[dict[str, Any]], total: float) -> list[tuple[str, str
             for which, r in (("first", measured[0]), ("best", best), ("last", measured[-1]))
         ]
         rows.append(("the same between real pictures", f"{measured[-1]['swd_real']:g}"))
-    rows += [(f"loss {_text(name)}, last", f"{value:g}") for name, value in last["losses"].items()]
+    rows += [(f"loss {plain(name)}, last", f"{value:g}") for name, value in last["losses"].items()]
     for group in ("health", "score"):
         newest: dict[str, float] = next((r[group] for r in reversed(records) if group in r), {})
-        rows += [(f"{group}: {_text(name)}, last", f"{value:g}") for name, value in newest.items()]
+        rows += [(f"{group}: {plain(name)}, last", f"{value:g}") for name, value in newest.items()]
     return rows
 
 
 def _alarm(episode: Episode) -> str:
     until = "the end" if episode.end is None else f"{episode.end:g} kimg"
-    return f"- **{_text(episode.kind)}**, from {episode.begin:g} kimg to {until}: {_text(episode.message)}"
+    return f"- **{plain(episode.kind)}**, from {episode.begin:g} kimg to {until}: {plain(episode.message)}"
 
 
 def _data(run: Run) -> list[tuple[str, str]]:
@@ -146,7 +151,7 @@ def _data(run: Run) -> list[tuple[str, str]]:
     ]
     if data.classes:
         rest = len(data.classes) - MAX_CLASSES
-        named = ", ".join(map(_text, data.classes[:MAX_CLASSES])) + (f" and {rest} more" if rest > 0 else "")
+        named = ", ".join(map(plain, data.classes[:MAX_CLASSES])) + (f" and {rest} more" if rest > 0 else "")
         rows.append((f"{len(data.classes)} classes", named))
     return rows
 
@@ -157,7 +162,7 @@ def _versions(device: str | None) -> list[tuple[str, str]]:
         rows.append(("device", f"{device}, {torch.cuda.get_device_name(device)}"))
     elif device is not None:
         rows.append(("device", f"{device}, {platform.machine()}, threads: {torch.get_num_threads()}"))
-    return [(name, _text(value)) for name, value in rows]
+    return [(name, plain(value)) for name, value in rows]
 
 
 def _next_commands(run: Run, finished: bool) -> list[str]:
@@ -173,20 +178,3 @@ def _next_commands(run: Run, finished: bool) -> list[str]:
     if run.settings.data.classes:
         commands.append(("edgegan", "sample", model, "-n", "16", "--labels", "0", "-o", f"{folder}-0.png"))
     return [shlex.join(words) for words in commands]
-
-
-def _text(value: Any) -> str:
-    """Any text as plain words of a Markdown line or table cell."""
-    escaped = re.sub(r"([\\`*_\[\]#|~$!])", r"\\\1", printable(value))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")  # @name would call somebody
-
-
-def _code(lines: Iterable[str]) -> str:
-    """A block of commands, fenced by more backticks than any of them holds in a row."""
-    text = "\n".join(map(printable, lines))
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}sh\n{text}\n{fence}"
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
