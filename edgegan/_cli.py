@@ -125,6 +125,18 @@ def run(command: click.Command, prog: str, args: Sequence[str] | None = None) ->
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def aligned(rows: Sequence[Sequence[str]], *right: int) -> list[str]:
+    """Columns of one width each, those at `right` flush right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def failure(error: EdgeGANError | OSError) -> tuple[str, int]:
     """What a command says of an error, on one line, and its exit status."""
     if isinstance(error, EdgeGANError):

@@ -272,3 +272,12 @@ def save_animation(path: str | os.PathLike[str], frames: Iterable[U8], duration_
         raise ArgumentError("the frames of an animation must have one size")
     with atomic_write(path) as file:
         first.save(file, format=format, save_all=True, append_images=others, duration=durations, loop=0, **options)
+
+
+def on_white(images: U8) -> U8:
+    """uint8 [n, H, W, 4] -> [n, H, W, 3] over a white ground; pictures of other channels as they are."""
+    if images.shape[3] != 4:
+        return images
+    alpha = images[..., 3:].astype(np.uint16)
+    mixed = images[..., :3] * alpha + 255 * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 import edgegan
 from edgegan import _markdown as markdown
+from edgegan._cli import aligned
 from edgegan._files import atomic_write, check_output
 from edgegan._markdown import plain
 from edgegan.errors import ArgumentError, printable
 from edgegan.export.measure import BATCHES, Machine, Variant
-from edgegan.image import check_suffix, grid, save_image
+from edgegan.image import check_suffix, grid, on_white, save_image
 from edgegan.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ _COLUMNS = (
     _Column(
         "",
         "of it for the model, MB",
-        "what of the peak came once Python, NumPy and onnxruntime were there: the model, its pictures, and about 11 MB "
-        "that onnxruntime takes to run any",
+        "what of the peak came once Python, NumPy and onnxruntime were there: the model, its pictures, and what "
+        "onnxruntime takes to run any",
         _of("model_mb", _short),
     ),
     _Column(
@@ -164,11 +165,7 @@ def table(report: Report) -> list[str]:
     for variant in report.variants:
         mark = "*" if variant.name == report.chosen else " "
         rows.append([f"{mark} {variant.name}", *(c.cell(variant) or "-" for c in columns)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
+    lines = aligned(rows, *range(1, len(rows[0])))
     return [*lines, f"* is {printable(report.model)}", f"measured on {printable(_where(report.machine))}"]
 
 
@@ -388,12 +385,9 @@ def _fitted(array: U8) -> U8:
     """As many of the pictures as fit, of at most 512 pixels a side; RGBA as RGB on white."""
     from edgegan.model import shrink
 
-    h, w, channels = array.shape[1:]
+    h, w = array.shape[1:3]
     divisor = -(-max(h, w) // MAX_TILE)
-    array = shrink(array, (max(1, h // divisor), max(1, w // divisor)))
-    if channels == 4:
-        alpha = array[..., 3:] / 255.0
-        array = np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    array = on_white(shrink(array, (max(1, h // divisor), max(1, w // divisor))))
     zoom = _zoom(array)
     return array[: max(1, MAX_WIDTH // (array.shape[2] * zoom + GAP))]
 

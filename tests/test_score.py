@@ -18,6 +18,7 @@ from PIL import Image
 import edgegan
 from edgegan import noise
 from edgegan.errors import ArgumentError, EdgeGANWarning
+from edgegan.image import on_white
 from edgegan.model import BUILT_IN
 from edgegan.trainer.data import Dataset, open_dataset, sample_order
 from edgegan.trainer.metrics.features import FeatureNetwork, open_features
@@ -27,7 +28,7 @@ from edgegan.trainer.scoring import score as score_module
 from edgegan.trainer.scoring.cli import cli
 from edgegan.trainer.scoring.metrics import NAMES, Comparison, lacks_classes
 from edgegan.trainer.scoring.score import score
-from edgegan.trainer.scoring.sets import Seen, on_white, see_drawn, see_real
+from edgegan.trainer.scoring.sets import Seen, see_drawn, see_real
 from support import TEN, Exits, command, save_picture
 
 N = 300

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import edgegan
-from edgegan._cli import WholeNumber, debug_option, run
+from edgegan._cli import WholeNumber, aligned, debug_option, run
 from edgegan._files import atomic_write, check_output
 from edgegan.commands import SEED, device_options
 from edgegan.errors import ArgumentError, printable
@@ -257,12 +257,12 @@ def table(report: "Report") -> list[str]:
             floor = report.floor.get(metric.name)
             value = _shown(report.scores[metric.name])
             rows.append((report.title(metric.name), value, _shown(floor), metric.better, metric.about))
-    lines += ["", *_aligned(rows, 1, 2)]
+    lines += ["", *aligned(rows, 1, 2)]
     if report.per_class:
         each = list(report.per_class.items())
         kinds = list(each[0][1])
         shown = [(name, *(f"{found[kind]:.4g}" for kind in kinds)) for name, found in each]
-        lines += ["", *_aligned([("class", *kinds), *shown], *range(1, len(kinds) + 1))]
+        lines += ["", *aligned([("class", *kinds), *shown], *range(1, len(kinds) + 1))]
     if report.missing:
         lines += ["", *(f"not measured: {name}: {why}" for name, why in report.missing.items())]
     return lines
@@ -276,18 +276,6 @@ def _shown(score: "Score | None") -> str:
         return f"{score.value:.4g}"
     digits = max(0, 1 - math.floor(math.log10(score.error)))
     return f"{score.value:.{digits}f} ± {score.error:.{digits}f}"
-
-
-def _aligned(rows: list[tuple[str, ...]], *right: int) -> list[str]:
-    """Columns of one width each, those at `right` flush right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from edgegan.trainer.data import Dataset, sample_order
 from edgegan.trainer.metrics.manifold import nearest
 from edgegan.trainer.scoring.metrics import Comparison
 from edgegan.trainer.scoring.score import Report
-from edgegan.trainer.scoring.sets import on_white
 
 if TYPE_CHECKING:
     from edgegan.model import Generator
@@ -58,7 +57,7 @@ def save_figure(path: Path, report: Report, comparison: Comparison, generator: "
         for place, i in enumerate(indices):
             row, column = divmod(place, COLUMNS)
             x, y = MARGIN + column * (cell[0] + GAP), top + 2 * LINE + row * (cell[1] + GAP)
-            drawn = on_white(generator.sample(1, seed, start=int(i)))[0]
+            drawn = image.on_white(generator.sample(1, seed, start=int(i)))[0]
             for k, picture in enumerate((drawn, dataset.images[partners[i]])):
                 sheet.paste(_scaled(picture, (w, h)), (x + k * (w + 2), y))
             pen.text((x + w + 1, y + h + 3), f"#{i}: {distances[i]:.3g}", PALE, font, anchor="ma")

@@ -20,6 +20,7 @@ from edgegan import noise
 from edgegan._files import atomic_write, shared_folder
 from edgegan.devices import onnxruntime
 from edgegan.errors import ArgumentError, DataError, EdgeGANWarning, ModelError, one_line
+from edgegan.image import on_white
 from edgegan.trainer.data import Dataset, Progress, default_root, sample_order
 from edgegan.trainer.metrics.frechet import Statistics
 
@@ -141,15 +142,6 @@ def check_pair(generator: "Generator", dataset: Dataset) -> None:
             f"{generator.source} draws pictures of {w} x {h}, those of '{dataset.name}' are {w2} x {h2}; give data of "
             "the same size"
         )
-
-
-def on_white(images: U8) -> U8:
-    """uint8 [n, H, W, 4] -> [n, H, W, 3] over a white ground; pictures of other channels as they are."""
-    if images.shape[3] != 4:
-        return images
-    alpha = images[..., 3:].astype(np.uint16)
-    mixed = images[..., :3] * alpha + 255 * (255 - alpha)
-    return ((mixed + 127) // 255).astype(np.uint8)
 
 
 def _chunk(network: "FeatureNetwork", size: int) -> int:
