@@ -36,9 +36,8 @@ class Applied:
 
     name: str
     at: str  # the node that it began with: its operator and the shapes of its input and output
-    gain: (
-        float | None
-    )  # the share of the whole model's time that it saved, negative if it cost some; None: not measured
+    # The share of the whole model's time that it saved, negative if it cost some; None: not measured.
+    gain: float | None
     difference: float  # the largest of an output between the model as it was given and with it, in its range
 
 
@@ -48,8 +47,6 @@ class Lowered:
 
     model: onnx.ModelProto
     applied: list[Applied]
-    before: float = 0.0  # microseconds for a picture, of the model as it was given; 0 if not measured
-    after: float = 0.0
 
 
 def lower(
@@ -104,12 +101,9 @@ def lower(
                 rule, at, other = found[best]
                 applied.append(race.applied(rule, at, other, 1 - ratios[best] if measure else None))
                 graph = other
-    if not measure:
-        return Lowered(graph.model() if applied else model, applied)
-    before, after = (1e6 * seconds / race.batch for seconds in race.times(Graph(model), graph))
-    if not applied or after > before:
-        return Lowered(model, [], before, before)
-    return Lowered(graph.model(), applied, before, after)
+    if not applied or (measure and race.ratio(Graph(model), graph)[0] > 1):
+        return Lowered(model, [])
+    return Lowered(graph.model(), applied)
 
 
 def _names(graph: Graph) -> list[str]:
@@ -135,7 +129,6 @@ class _Race:
 
     def __init__(self, model: onnx.ModelProto, feed: dict[str, Array], prepare: Prepare | None) -> None:
         self._feed, self._prepare = feed, prepare or (lambda model: model)
-        self.batch = len(next(iter(feed.values())))
         self._expected = self._open(model).run(None, feed)[0]
         self._weight_bytes = Graph(model).weight_bytes
 

@@ -7,6 +7,7 @@ Activations are unsigned, and weights signed with a scale for each output channe
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -160,9 +161,8 @@ def without_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = Graph(model)
     for node in list(graph.nodes):
         weight, bias = graph.constant_input(node, 1), graph.constant_input(node, 2)
-        plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(
-            node, "transA", 0
-        )
+        scaled = attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1
+        plain = not scaled and not attribute(node, "transA", 0)
         if node.op_type != "Gemm" or weight is None or not plain or (len(node.input) > 2 and bias is None):
             continue
         weight = weight.T if attribute(node, "transB", 0) else weight
@@ -287,9 +287,10 @@ def calibrate(model: onnx.ModelProto, spec: ModelSpec, method: Method) -> Tensor
 def _limits(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
     """Beyond what a value need not be told apart, if its only reader is Tanh or Clip."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = Counter(name for node in model.graph.node for name in node.input)
     limits = {}
     for node in model.graph.node:
-        if sum(node.input[:1] == [name] for other in model.graph.node for name in other.input) != 1:
+        if not node.input or readers[node.input[0]] != 1:
             continue
         if node.op_type == "Tanh":
             limits[node.input[0]] = -TANH_RANGE, TANH_RANGE
