@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from edgegan.errors import ArgumentError, ExportError
 from edgegan.export.describe import GOLDEN_SEED, describe, serialized
 from edgegan.export.lower import Applied, Lowered, lower
 from edgegan.export.measure import Variant, measure, this_machine
-from edgegan.export.quality import Judge, Limit
+from edgegan.export.quality import Judge, Limit, Quality
 from edgegan.export.report import Distance, Report, picture_of, write
 from edgegan.export.verify import TOLERANCE, parity
 from edgegan.model import BATCH, inputs_of, load
@@ -211,6 +211,7 @@ def _export(
     datas, differences = {AS_IT_WAS: first}, parity(first, expected)
     tolerance: float | None = TOLERANCE
     judge, rewrites, notes = None, list[Applied](), list[str]()
+    judged: dict[str, Quality] = {}
     if how.measure or how.precision != "fp32":
         how.progress("drawing with float32")
         judge = Judge(first, spec, how.max_quality_loss, data, features)
@@ -223,10 +224,9 @@ def _export(
     if how.precision != "fp32":
         assert judge is not None
         made = _smaller(source, how, judge)
-        rewrites, notes = made.rewrites, made.notes
-        datas[made.name] = describe(
-            made.model, replace(spec, precision=how.precision, scores={})
-        )  # those were float32's
+        rewrites, notes, judged = made.rewrites, made.notes, {made.name: made.quality}
+        # Scores that were written into the model are float32's.
+        datas[made.name] = describe(made.model, replace(spec, precision=how.precision, scores={}))
         tolerance = HALF_TOLERANCE if how.precision == "fp16" else None  # of int8 the judge decides alone
         differences = parity(datas[made.name], expected, tolerance)
     chosen = list(datas)[-1]
@@ -234,7 +234,7 @@ def _export(
         model=output.name,
         spec=load(datas[chosen], provider=CPU).spec,
         parameters=source.parameters,
-        variants=variants_of(datas, spec, judge, how),
+        variants=variants_of(datas, spec, judge, how, judged),
         chosen=chosen,
         machine=this_machine(),
         checkpoint=source.checkpoint,
@@ -270,6 +270,7 @@ class _Smaller:
     name: str  # of the variant
     model: onnx.ModelProto
     rewrites: list[Applied]  # of the float32 model that it was made of
+    quality: Quality
     notes: list[str]
 
 
@@ -286,7 +287,7 @@ def _smaller(source: _Source, how: How, judge: Judge) -> _Smaller:
             measured = how.lower == "auto"
             lowered = lower(source.model, feed, measure=measured, prepare=fast_int8)
         quantized = quantize(lowered.model, source.spec, judge, how.progress)
-        return _Smaller(INT8, quantized.model, lowered.applied, quantized.lines())
+        return _Smaller(INT8, quantized.model, lowered.applied, quantized.quality, quantized.lines())
     from edgegan.export.half import to_half
 
     how.progress("converting to float16")
@@ -297,25 +298,38 @@ def _smaller(source: _Source, how: How, judge: Judge) -> _Smaller:
     if not judge.passes(quality):
         raise ExportError(f"float16 loses too much quality: {judge.verdict(quality)}; nothing was written")
     notes = [f"float16: {quality.shown()}", "  for storage and GPUs: a CPU computes it in float32, no faster"]
-    return _Smaller(HALF, half, lowered.applied, notes)
+    return _Smaller(HALF, half, lowered.applied, quality, notes)
 
 
 def variants_of(
-    datas: dict[str, bytes], spec: ModelSpec, judge: Judge | None, how: How, threads: int | None = None
+    datas: dict[str, bytes],
+    spec: ModelSpec,
+    judge: Judge | None,
+    how: How,
+    judged: dict[str, Quality] | None = None,
+    threads: int | None = None,
 ) -> list[Variant]:
-    """What each form takes, and how near its pictures are to the first one's."""
+    """What each form takes, and how near its pictures are to the first one's. judged: what of that is known already."""
     if how.measure:
         how.progress("measuring")
     made = []
     for variant in measure(datas, spec, threads, timed=how.measure):
-        likeness: dict[str, Any] = {}
-        if judge is not None:
-            quality = judge.judge(datas[variant.name])
-            likeness = {"distance": quality.distance}
-            if variant.name != AS_IT_WAS:
-                likeness |= {"psnr": quality.psnr, "ssim": quality.ssim, "difference": quality.difference}
-                likeness["compared"] = judge.compared
-        made.append(replace(variant, **likeness))
+        if judge is None:
+            made.append(variant)
+        elif variant.name == AS_IT_WAS:
+            made.append(replace(variant, distance=judge.before))
+        else:
+            found = (judged or {}).get(variant.name) or judge.judge(datas[variant.name])
+            made.append(
+                replace(
+                    variant,
+                    psnr=found.psnr,
+                    ssim=found.ssim,
+                    difference=found.difference,
+                    compared=judge.compared,
+                    distance=found.distance,
+                )
+            )
     return made
 
 

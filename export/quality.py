@@ -99,6 +99,7 @@ class Judge:
         self._floats = np.concatenate(list(draw(reference, spec, SEED, self.compared)))
         self.pictures: U8 = to_uint8(self._floats)  # [compared, H, W, C] of the float32 network
         self.count = 0  # pictures that a distance is measured with
+        self.before: float | None = None  # the distance of the float32 pictures
         if data is None or network is None:
             return
         if data.images.shape[3] != spec.channels:
@@ -112,7 +113,7 @@ class Judge:
         # Evenly from the whole set: many are sorted by class.
         chosen = np.linspace(0, len(data.images) - 1, self.count).astype(int)
         self._real = Statistics.of(network(np.stack([data.images[i] for i in chosen])))
-        self._before = self._distance(reference)
+        self.before = self._distance(reference)
 
     def decibels(self, model: bytes) -> float:
         """PSNR alone, which is quick."""
@@ -128,7 +129,7 @@ class Judge:
         if self.network is None or not self.count:
             return Quality(_pooled(each), float(each.min()), similar, difference)
         distance = self._distance(model)
-        return Quality(_pooled(each), float(each.min()), similar, difference, distance, self._before)
+        return Quality(_pooled(each), float(each.min()), similar, difference, distance, self.before)
 
     def passes(self, quality: Quality) -> bool:
         """Whether no more is lost than allowed."""
