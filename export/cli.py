@@ -187,21 +187,22 @@ def _real_pictures(
     from edgegan.trainer.data import open_dataset
 
     status("reading the real pictures")
-    side, channels = _kind(source, model)
+    (height, width), channels = _kind(source, model)
+    side = height if height == width else None  # as they are: the network makes them fit
     return {"features": network, "data": open_dataset(data, resolution=side, channels=channels)}
 
 
-def _kind(source: Path, model: bool) -> tuple[int, int]:
-    """Side and channels of the pictures that the source draws."""
+def _kind(source: Path, model: bool) -> tuple[tuple[int, int], int]:
+    """Height, width and channels of the pictures that the source draws."""
     if model:
         from edgegan import load
 
         spec = load(source, provider="cpu").spec
-        return spec.image_size[0], spec.channels
+        return spec.image_size, spec.channels
     from edgegan.trainer.run import Run
 
     shape = Run.open(source).settings.data.shape
-    return shape.height, shape.channels
+    return (shape.height, shape.width), shape.channels
 
 
 class _Status:
