@@ -72,6 +72,60 @@ class Dropout(nn.Module):
         return x * (kept.to(x.dtype) / (1 - self.p)).movedim(-1, 1)
 
 
+class EqualizedLinear(nn.Linear):
+    """A linear layer whose weights start as N(0, 1) and are scaled as they are used: [n, i] -> [n, o].
+
+    Paper: Karras et al. 2018, "Progressive Growing of GANs", section 4.1: He's constant at run time, so that Adam moves
+    all weights at one speed. rate: weights and bias learn so many times as fast (0.01 in StyleGAN's mapping network).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, rate: float = 1.0, bias: float = 0.0) -> None:
+        super().__init__(inputs, outputs)
+        self.scale, self.rate = gain * rate * inputs**-0.5, rate
+        nn.init.normal_(self.weight, 0, 1 / rate)
+        nn.init.constant_(self.bias, bias / rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias * self.rate)
+
+
+class EqualizedConv2d(nn.Conv2d):
+    """A convolution with zero padding, its weights as those of `EqualizedLinear`: [n, i, h, w] -> [n, o, h, w].
+
+    kernel: its side in pixels, odd.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, gain: float = 2**0.5, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+        self.scale = gain * (inputs * kernel**2) ** -0.5
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """[n, C, ...], each pixel's (or vector's) channels divided by their root mean square (Karras et al. 2018, 4.2)."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
+    """[n, C, h, w] -> [n, C + 1, h, w]: a last channel that tells D how much the pictures of a group differ.
+
+    Paper: Karras et al. 2018, section 3: the standard deviation over the group, averaged over channels and pixels.
+    Groups are `group` pictures that follow one another, so that they are the same on any number of processes whose
+    parts are multiples of it; a batch that is no multiple of it is one group.
+    """
+    n, channels, h, w = x.shape
+    group = group if n % group == 0 else n
+    values = x.float().reshape(n // group, group, channels, h, w)
+    deviation = (values.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    plane = deviation.repeat_interleave(group)[:, None, None, None].expand(n, 1, h, w)
+    return torch.cat([x, plane.to(x.dtype)], 1)
+
+
 def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: int = 1) -> Tensor:
     """Convolve each picture with weights that its style scales: [n, I, h, w] -> [n, O, up * h, up * w].
 

@@ -31,8 +31,8 @@ def generator_relativistic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
     """[n]: the squared norm of each logit's gradient by its image, to be differentiated again.
 
-    logits: [n], computed from images [n, C, H, W], which require gradients. Its mean times gamma / 2 is the penalty R1
+    logits: [n], computed from images [n, ...], which require gradients. Its mean times gamma / 2 is the penalty R1
     on real and R2 on fake pictures (Mescheder et al. 2018, eq. 9 and 10).
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradient.float().square().sum(dim=(1, 2, 3))
+    return gradient.float().square().sum(dim=tuple(range(1, gradient.dim())))
