@@ -1,9 +1,10 @@
 """Do the metrics say what they should? Known answers, what they do as pictures get worse, and real against real.
 
-    python benchmarks/metrics.py FOLDER-OF-MNIST      # prints Markdown; some minutes on one thread
+    python benchmarks/metrics.py FOLDER-OF-MNIST              # prints Markdown; some minutes on one thread
+    python benchmarks/metrics.py FOLDER-OF-MNIST --libraries  # only the comparison with other libraries: libraries.py
 
-The folder holds the IDX files of MNIST. Where PyPI's prdc is installed, its numbers are compared, too. Exit status 1 if
-a number is not what it should be. Set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1 to compute on one thread.
+The folder holds the IDX files of MNIST. Exit status 1 if a number is not what it should be. Set OMP_NUM_THREADS=1 and
+OPENBLAS_NUM_THREADS=1 to compute on one thread.
 """
 
 import argparse
@@ -12,12 +13,12 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from common import say
+from libraries import compared, print_table
 from PIL import Image, ImageFilter
 
 from edgegan.devices import processor
@@ -129,20 +130,6 @@ def modes(test: Pictures, network: FeatureNetwork) -> Iterator[Answer]:
     yield Answer("modes and KL of 26,000 real Stacked-MNIST pictures", told, f"1000, {expected:.4f}", met)
     right = (seen == classes).mean()
     yield Answer("share of these that lenet gives their class", f"{right:.4f}", f"{0.994**3:.4f}", right > 0.97)
-
-
-def against_prdc(drawn: np.ndarray, real: np.ndarray) -> Iterator[Answer]:
-    try:
-        from prdc import compute_prdc
-    except ImportError:
-        say("prdc is not installed: not compared")
-        return
-    for k in (3, 5):
-        with redirect_stdout(io.StringIO()):
-            theirs = compute_prdc(real.astype(np.float64), drawn.astype(np.float64), k)
-        ours = manifold(drawn, real, k)._asdict()
-        gap = max(abs(ours[name] - float(theirs[name])) for name in ours)
-        yield Answer(f"difference to prdc, lenet features, k = {k}", f"{gap:.0e}", "1e-12 at most", gap <= 1e-12)
 
 
 # Worse and worse ---------------------------------------------------------------------------------
@@ -268,7 +255,9 @@ def read(folder: Path, name: str) -> Pictures:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the metrics with what they should say.")
     parser.add_argument("data", type=Path, help="folder of MNIST's IDX files, .gz or not")
-    folder = parser.parse_args().data
+    parser.add_argument("--libraries", action="store_true", help="only compare with the libraries that are installed")
+    asked = parser.parse_args()
+    folder = asked.data
     try:
         train, test = read(folder, "train-images-idx3-ubyte"), read(folder, "t10k-images-idx3-ubyte")
     except FileNotFoundError as error:
@@ -276,6 +265,12 @@ def main() -> None:
     began = time.perf_counter()
     network = open_features("lenet", threads=1)
     real, features = network(train.images[: max(SIZES)]), network(test.images)
+    some = noisy(test.images[:COUNT], 32)
+    seen = network.run(some)
+    assert seen.logits is not None
+    libraries = compared((seen.features, real[:COUNT], seen.logits), (test.images[:100], some[:100]))
+    if asked.libraries:
+        sys.exit(0 if print_table(libraries) else 1)
 
     print("| what | here | should be |\n|---|---:|---:|")
     good = True
@@ -283,7 +278,6 @@ def main() -> None:
         closed_form(),
         halves(features),
         modes(test, network),
-        against_prdc(features[:COUNT], real[:COUNT]),
         gaussians(),
     )
     for part in parts:
@@ -293,6 +287,7 @@ def main() -> None:
             print(f"| {answer.what} | {answer.found} | {answer.expected}{missed} |", flush=True)
     good &= behaviour(test, real[:COUNT], network)
     floors(train, test, real, network)
+    good &= print_table(libraries)
     say(f"{time.perf_counter() - began:.0f} s on {processor()}")
     sys.exit(0 if good else 1)
 

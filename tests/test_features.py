@@ -116,7 +116,7 @@ def test_a_network_says_what_it_lacks(network: Write, tmp_path: Path) -> None:
     free, fixed = network(["N", 3, "H", "W"], name="free.onnx"), network(["N", 3, 6, 4], name="fixed.onnx")
     described = network(["N", 3, 6, 4], described={"format": 1, "range": [0, 1]}, name="described.onnx")
     for path, how, error, text in (
-        ("inception", {}, ModelError, "inception does not exist; give one of lenet, lenet-fashion, or"),
+        ("vgg", {}, ModelError, "vgg does not exist; give one of lenet, lenet-fashion, inception, or"),
         (free, {}, ArgumentError, "does not say how it wants its pictures: give range"),
         (free, {"range": (0, 1)}, ModelError, "free.onnx: its input is 'x' float32.*give channels, size and layout"),
         (fixed, {"range": (0, 1), "size": 8}, ModelError, "give channels, size and layout that fit it"),

@@ -24,8 +24,10 @@ from edgegan.trainer.data import Dataset, open_dataset, sample_order
 from edgegan.trainer.metrics.features import FeatureNetwork, open_features
 from edgegan.trainer.metrics.frechet import Statistics, frechet_distance
 from edgegan.trainer.metrics.manifold import manifold, nearest
+from edgegan.trainer.metrics.prd import precision_recall_curve
 from edgegan.trainer.scoring import score as score_module
 from edgegan.trainer.scoring.cli import cli
+from edgegan.trainer.scoring.figure import CHART, CURVE, LINE, MARGIN, save_figure
 from edgegan.trainer.scoring.metrics import NAMES, Comparison, lacks_classes
 from edgegan.trainer.scoring.score import score
 from edgegan.trainer.scoring.sets import Seen, see_drawn, see_real
@@ -195,6 +197,28 @@ def test_the_picture_shows_samples_beside_their_nearest_real_ones(
         assert np.abs(views.astype(np.int16) - tile).max(axis=(2, 3)).min() <= 2
 
 
+def test_the_picture_shows_precision_over_recall(digits: Dataset, lenet: FeatureNetwork, tmp_path: Path) -> None:
+    """The curve is where `precision_recall_curve` has it: in the square's corner of a good generator, not of a bad."""
+    generator = edgegan.load(threads=1)
+    report, comparison = score(generator, digits, lenet, N, metrics=["frechet"], floor=False)
+    far = replace(comparison.drawn, features=comparison.drawn.features + 1000)
+
+    def blue(c: Comparison) -> set[tuple[int, int]]:
+        save_figure(tmp_path / "x.png", report, c, generator, digits)
+        with Image.open(tmp_path / "x.png") as sheet:
+            pixels = np.asarray(sheet.convert("RGB")).astype(int)
+        at = np.argwhere(np.abs(pixels - (0x4C, 0x78, 0xA8)).max(axis=2) == 0)
+        left, base = pixels.shape[1] - CHART + 20, MARGIN + 3 * LINE + 8 + CURVE  # of the square, with no bars above
+        return {(int(x) - left, base - int(y)) for y, x in at if x < left + CURVE + 3}
+
+    curve = precision_recall_curve(*comparison.even)
+    seen = blue(comparison)
+    for k in range(0, len(curve.recall), 100):
+        x, y = curve.recall[k] * CURVE, curve.precision[k] * CURVE
+        assert min(max(abs(x - a), abs(y - b)) for a, b in seen) <= 3
+    assert max(max(place) for place in blue(replace(comparison, drawn=far))) <= 3
+
+
 def test_few_pictures_are_warned_of_and_what_they_do_not_allow_is_left_out(
     digits: Dataset, lenet: FeatureNetwork
 ) -> None:
@@ -265,11 +289,12 @@ def test_a_classifier_that_counts_its_classes_otherwise_is_found_out() -> None:
 def test_only_the_inception_network_gives_a_fid(
     digits: Dataset, lenet: FeatureNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report, _ = score(edgegan.load(threads=1), digits, lenet, 200, metrics=["frechet", "kernel"], floor=False)
-    assert [entry["title"] for entry in report.to_json()["scores"].values()] == ["frechet", "kernel"]
+    names = ["frechet", "kernel", "class-score"]
+    report, _ = score(edgegan.load(threads=1), digits, lenet, 200, metrics=names, floor=False)
+    assert [entry["title"] for entry in report.to_json()["scores"].values()] == names
     monkeypatch.setattr(score_module, "INCEPTION", frozenset([lenet.digest]))
-    assert [entry["title"] for entry in report.to_json()["scores"].values()] == ["FID", "KID"]
-    assert set(report.to_metadata()) == {"FID", "KID", "measured by"}
+    assert [entry["title"] for entry in report.to_json()["scores"].values()] == ["FID", "KID", "Inception score"]
+    assert set(report.to_metadata()) == {"FID", "KID", "Inception score", "measured by"}
 
 
 def test_scores_are_written_into_the_model_and_all_else_is_kept(make_tiny: MakeTiny, tmp_path: Path) -> None:
@@ -335,7 +360,7 @@ def test_errors_of_models_data_and_networks(
     oblong = make_tiny("oblong.onnx")
     fails(capfd, 1, [oblong.path, "digits", "--features", "lenet"], "draws pictures of 5 x 6, those of 'digits' are 28")
     colour = make_tiny("colour.onnx", channels=3, image_size=(28, 28))
-    fails(capfd, 2, [colour.path, "digits"], "draws 28 x 28 RGB pictures", "give --features FILE.onnx")
+    fails(capfd, 2, [colour.path, "digits"], "draws 28 x 28 RGB pictures", "give --features inception or FILE.onnx")
     grey = make_tiny("grey.onnx", image_size=(28, 28))
     fails(capfd, 2, [grey.path, "digits", "-n", "50", "--per-class"], "--per-class is for models with classes")
     named = make_tiny("named.onnx", image_size=(28, 28), classes=TEN)

@@ -1,7 +1,8 @@
-"""Features of pictures from an ONNX network that onnxruntime runs: the space in which sets of pictures are compared.
+"""Features of pictures from a network: the space in which sets of pictures are compared.
 
     network = open_features("lenet")                        # comes with edgegan, for 28 x 28 digits
-    network = open_features("inception.onnx", range=(-1, 1))  # any other: a file, and how it wants its pictures
+    network = open_features("inception")                    # that of FID, which torch-fidelity brings: inception.py
+    network = open_features("resnet.onnx", range=(-1, 1))   # any other: a file, and how it wants its pictures
     features = network(images)                              # uint8 [n, H, W, C] -> float32 [n, network.dim]
 
 How the pictures become the network's input is a `Preparation`. A file tells it of itself in
@@ -12,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgegan.devices import default_threads
+from edgegan.devices import default_threads, onnxruntime
 from edgegan.errors import ArgumentError, ModelError, one_line, printable
 from edgegan.gate import Graph, check
 from edgegan.session import open_session, read_file
@@ -35,7 +37,8 @@ F32 = NDArray[np.float32]
 
 METADATA_KEY = "edgegan-features"
 NETWORKS = Path(__file__).parent / "networks"
-NAMES = ("lenet", "lenet-fashion")
+NAMES = ("lenet", "lenet-fashion")  # of the ONNX files that come along
+INCEPTION, WEIGHTS = "inception", ".pth"  # the network of FID, and what other weights for it end in
 BATCH = 64
 MAX_SIDE = 4096
 FORMAT = 1
@@ -89,7 +92,7 @@ class Preparation:
         """The metadata's text, the inverse of `from_json`."""
         return json.dumps({"format": FORMAT, **vars(self)}, separators=(",", ":"))
 
-    def __call__(self, images: U8) -> F32:
+    def __call__(self, images: U8) -> NDArray[Any]:
         """The network's input for uint8 [n, H, W, C], C = 1 or 3: float32 in its layout. Needs size and channels."""
         assert self.size is not None
         assert self.channels is not None
@@ -110,28 +113,43 @@ class Found(NamedTuple):
 
 
 def open_features(
-    source: str | os.PathLike[str], *, threads: int | None = None, batch: int = BATCH, **how: Any
+    source: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    batch: int = BATCH,
+    progress: bool = False,
+    **how: Any,
 ) -> "FeatureNetwork":
-    """Open a network: a name (`lenet`, `lenet-fashion`) or an .onnx file.
+    """Open a network: `lenet`, `lenet-fashion`, `inception`, an .onnx file, or a .pth file of weights for Inception.
 
     threads: of the CPU, default as many as this process may use. batch: pictures that run together, unless the file
-    fixes it; pictures give the same bits at the same batch and threads. how: the fields of `Preparation`, for a file
-    that does not describe itself; range must be given, the rest where the file leaves it open. A size of one number is
-    a square; None is as if it were not given.
+    fixes it; pictures give the same bits at the same batch and threads. progress: show a bar on stderr if a network has
+    to be downloaded: `inception`, the first time. how: the fields of `Preparation`, for an .onnx file that does not
+    describe itself; range must be given, the rest where the file leaves it open. A size of one number is a square; None
+    is as if it were not given.
 
-    Raises ModelError for a file that is no such network or is not allowed (docs/security.md), ArgumentError for values
-    out of range, also for `how` with a file that describes itself, MissingExtraError without onnxruntime.
+    Raises ModelError for a file that is no such network, is not allowed (docs/security.md) or cannot be downloaded,
+    ArgumentError for values out of range, also for `how` with a network that describes itself, MissingExtraError
+    without onnxruntime, or what `inception` needs.
     """
     _need(threads is None or _is_whole(threads, 1024), "threads", threads, "1 to 1024")
     _need(_is_whole(batch, 1024), "batch", batch, "1 to 1024")
     path, name = os.fspath(source), Path(source).stem
+    how = {key: value for key, value in how.items() if value is not None}
+    threads = default_threads() if threads is None else threads
+    if path == INCEPTION or path.endswith(WEIGHTS):
+        if how:
+            raise ArgumentError(f"{path} prepares its pictures by itself: do not give {', '.join(how)}")
+        from edgegan.trainer.metrics.inception import open_inception
+
+        return open_inception(None if path == INCEPTION else path, threads, batch, progress)
     if path in NAMES:
         path, name = str(NETWORKS / f"{path}.onnx"), path
-    data = read_file(path, f"give one of {', '.join(NAMES)}, or an .onnx file")
-    session, _, _ = open_session(data, path, default_threads() if threads is None else threads)
-    told = _told(session, path, {key: value for key, value in how.items() if value is not None})
+    data = read_file(path, f"give one of {', '.join((*NAMES, INCEPTION))}, or an .onnx file")
+    session, _, _ = open_session(data, path, threads)
+    told = _told(session, path, how)
     graph = check(data, path)  # once more, for its inputs and outputs
-    return FeatureNetwork(session, _fitted(graph, told, path), path, name, hashlib.sha256(data).hexdigest(), batch)
+    return OnnxNetwork(session, _fitted(graph, told, path), path, name, hashlib.sha256(data).hexdigest(), batch)
 
 
 def _told(session: "InferenceSession", source: str, how: dict[str, Any]) -> Preparation:
@@ -154,24 +172,15 @@ def _told(session: "InferenceSession", source: str, how: dict[str, Any]) -> Prep
     return Preparation(**_tuples(how))
 
 
-class FeatureNetwork:
+class FeatureNetwork(ABC):
     """An open network. `network(images)` gives features; `run` the logits of a classifier, too."""
 
-    def __init__(
-        self, session: "InferenceSession", preparation: Preparation, source: str, name: str, digest: str, batch: int
-    ) -> None:
-        self._session, self._source = session, source
-        self.preparation = preparation
-        self.name = name  # what scores name their network by: a built-in name, or the file's without .onnx
-        self.digest = digest  # SHA-256 of the file
-        (port,) = session.get_inputs()
-        self._input, fixed = port.name, isinstance(port.shape[0], int)
-        self._outputs = [output for output in (preparation.output, preparation.logits) if output is not None]
-        self.batch = port.shape[0] if fixed else batch  # pictures that run together
-        assert preparation.size is not None
-        assert preparation.channels is not None
-        blank = np.zeros((port.shape[0] if fixed else 1, *preparation.size, preparation.channels), np.uint8)
-        self.dim = self._call(preparation(blank))[0].shape[1]  # features of a picture
+    name: str  # what scores name their network by: a name of `open_features`, or the file's without its suffix
+    digest: str  # SHA-256 of the file
+    preparation: Preparation
+    engine: str  # what computes it: with the rest here, what the features' last bits depend on
+    batch: int  # pictures that run together
+    dim: int  # features of a picture
 
     def __call__(self, images: U8) -> F32:
         """Features [n, dim] float32 of uint8 pictures [n, H, W, C] of any size, C = 1 or 3. Raises as `run`."""
@@ -196,8 +205,30 @@ class FeatureNetwork:
         features, *logits = (np.concatenate(same) for same in zip(*parts, strict=True))
         return Found(features, logits[0] if logits else None)
 
-    def _call(self, x: F32) -> list[F32]:
-        """Its outputs for a batch x: features [batch, d], and logits [batch, classes] if it has them."""
+    @abstractmethod
+    def _call(self, x: NDArray[Any]) -> list[F32]:
+        """Its outputs for a prepared batch: features [batch, d], and logits [batch, classes] if it has them."""
+
+
+class OnnxNetwork(FeatureNetwork):
+    """One that onnxruntime runs."""
+
+    def __init__(
+        self, session: "InferenceSession", preparation: Preparation, source: str, name: str, digest: str, batch: int
+    ) -> None:
+        self._session, self._source = session, source
+        self.preparation, self.name, self.digest = preparation, name, digest
+        self.engine = onnxruntime().__version__
+        (port,) = session.get_inputs()
+        self._input, fixed = port.name, isinstance(port.shape[0], int)
+        self._outputs = [output for output in (preparation.output, preparation.logits) if output is not None]
+        self.batch = port.shape[0] if fixed else batch
+        assert preparation.size is not None
+        assert preparation.channels is not None
+        blank = np.zeros((port.shape[0] if fixed else 1, *preparation.size, preparation.channels), np.uint8)
+        self.dim = self._call(preparation(blank))[0].shape[1]
+
+    def _call(self, x: NDArray[Any]) -> list[F32]:
         try:
             found = self._session.run(self._outputs, {self._input: x})
         except Exception as error:  # onnxruntime's exceptions share no base class

@@ -19,6 +19,7 @@ F64 = NDArray[np.float64]
 # Two samples of n from the same Gaussian of d equal variances are about (d + 5) / 2n of its total variance apart. Below
 # two samples a dimension that is more than a quarter, and tells more of n than of the pictures.
 SAMPLES_PER_DIMENSION = 2
+BLOCK = 2**23  # numbers of features held in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +43,22 @@ class Statistics:
 
     @classmethod
     def of(cls, features: NDArray[np.floating]) -> "Statistics":
-        """Those of features [n, d], in float64 whatever their type. Raises ArgumentError, also for NaN or infinity."""
+        """Those of features [n, d], in float64 whatever their type, of which only a few are held at a time.
+
+        Raises ArgumentError, also for NaN or infinity.
+        """
         if features.ndim != 2 or features.size == 0:
             raise ArgumentError(f"features are {list(features.shape)}; valid: [n, d] without a 0")
-        x = features.astype(np.float64)
-        if not np.isfinite(x).all():
+        n, d = features.shape
+        step = max(1, BLOCK // d)
+        blocks = [features[i : i + step] for i in range(0, n, step)]
+        if not all(np.isfinite(block).all() for block in blocks):
             raise ArgumentError("features hold NaN or infinity; valid: finite numbers: see what the network is fed")
-        mean = x.mean(axis=0)
-        x -= mean
-        return cls(mean, x.T @ x / max(1, len(x) - 1), len(x))
+        mean, scatter = features.mean(axis=0, dtype=np.float64), np.zeros((d, d))
+        for block in blocks:
+            x = block - mean
+            scatter += x.T @ x
+        return cls(mean, scatter / max(1, n - 1), n)
 
     @classmethod
     def of_batches(cls, batches: Iterable[NDArray[np.floating]]) -> "Statistics":

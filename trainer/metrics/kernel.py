@@ -38,8 +38,8 @@ def kernel_distance(a: NDArray[np.floating], b: NDArray[np.floating], block: int
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ArgumentError("features hold NaN or infinity; valid: finite numbers: see what the network is fed")
     blocks = min(max(MIN_BLOCKS, many // max(1, block)), few // 2)  # two samples at least, to compare with each other
-    x, y = (f[sample_order(seed, 0, len(f), len(f))].astype(np.float64) for seed, f in enumerate((a, b)))
-    estimates = [_mmd2(x[k::blocks], y[k::blocks]) for k in range(blocks)]
+    x, y = (sample_order(seed, 0, len(f), len(f)) for seed, f in enumerate((a, b)))
+    estimates = [_mmd2(a[x[k::blocks]].astype(np.float64), b[y[k::blocks]].astype(np.float64)) for k in range(blocks)]
     return Estimate(float(np.mean(estimates)), float(np.std(estimates, ddof=1) / blocks**0.5))
 
 

@@ -15,7 +15,8 @@ import edgegan
 from edgegan._cli import WholeNumber, aligned, debug_option, run
 from edgegan._files import atomic_write, check_output
 from edgegan.commands import SEED, device_options
-from edgegan.errors import ArgumentError, printable
+from edgegan.errors import printable
+from edgegan.trainer.scoring.network import default_features, read_preparation
 
 if TYPE_CHECKING:
     from edgegan.model import Generator
@@ -36,9 +37,10 @@ PATIENCE = 1.0  # seconds without a bar
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Which pictures to draw, as of edgegan sample.")
 @click.option(
     "--features",
-    metavar="NAME|FILE.onnx",
+    metavar="NAME|FILE",
     help="The network in whose features pictures are compared: lenet (handwritten digits), lenet-fashion (garments), "
-    "or a file.  [default: lenet for grey pictures up to 32 x 32, lenet-fashion for the data fashion-mnist]",
+    "inception (any pictures; that of FID, see below), an .onnx file, or a .pth file of other weights for inception.  "
+    "[default: lenet for grey pictures up to 32 x 32, lenet-fashion for the data fashion-mnist]",
 )
 @click.option(
     "--preparation",
@@ -96,6 +98,7 @@ def cli(
     \b
     edgegan-score digits.onnx mnist
     edgegan-score digits.onnx mnist -n 50000 --json scores.json -o scores.png
+    edgegan-score shoes.onnx shoes/ --features inception
     edgegan-score shoes.onnx shoes/ --features resnet.onnx --metrics frechet,precision,recall
     edgegan-score digits.onnx mnist --write       then: edgegan info digits.onnx
 
@@ -116,7 +119,8 @@ def cli(
     class-score     how clear and varied a classifier's classes are, from 1 to their number
     class-accuracy  share of drawn pictures of the class that was asked for
 
-    frechet is called FID, and kernel KID, only in the features of the Inception network, which does not come along.
+    frechet is called FID, and kernel KID, only in the features of the Inception network, which does not come along:
+    pip install 'edgegan[inception]', and the first --features inception downloads it, 96 MB.
     """
     if threads is not None:  # before NumPy is imported, and reads it
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
@@ -127,7 +131,7 @@ def cli(
     # Whatever can be found wrong before the work is found before the work.
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     chosen_metrics(names)
-    how = _preparation(preparation, features)
+    how = read_preparation(preparation, features)
     if as_json not in (None, STDOUT):
         check_output(as_json)
     if output is not None:
@@ -202,21 +206,6 @@ class Bar:
         self._bar.update(done - self._bar.pos)
 
 
-def _preparation(text: str | None, features: str | None) -> dict[str, Any]:
-    """The fields of `Preparation` that were given. Raises ArgumentError."""
-    if text is None:
-        return {}
-    try:
-        how = json.loads(text)
-    except ValueError as error:
-        raise ArgumentError(f"--preparation is not JSON: {error}") from None
-    if not isinstance(how, dict) or features is None:
-        raise ArgumentError("--preparation is a JSON object, and goes with --features FILE.onnx")
-    if wrong := [name for name in how if name in ("source", "threads", "batch")]:
-        raise ArgumentError(f"--preparation has no {', '.join(wrong)}; valid: range, size, mean, std and so on")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in how.items()}
-
-
 def _network(
     features: str | None, how: dict[str, Any], generator: "Generator", dataset: "Dataset", threads: int | None
 ) -> "FeatureNetwork":
@@ -224,15 +213,9 @@ def _network(
     from edgegan.trainer.metrics.features import open_features
 
     if features is None:
-        (h, w), channels = generator.spec.image_size, generator.spec.channels
-        if channels != 1 or max(h, w) > 32:
-            colours = {1: "grey", 3: "RGB", 4: "RGBA"}[channels]
-            raise ArgumentError(
-                f"{generator.source} draws {w} x {h} {colours} pictures, and no network that comes along knows such: "
-                "give --features FILE.onnx, or --features lenet if they are digits"
-            )
-        features = "lenet-fashion" if dataset.name == "fashion-mnist" else "lenet"
-    return open_features(features, threads=threads, **how)
+        spec = generator.spec
+        features = default_features(spec.image_size, spec.channels, dataset.name, generator.source)
+    return open_features(features, threads=threads, progress=sys.stderr.isatty(), **how)
 
 
 def table(report: "Report") -> list[str]:

@@ -1,4 +1,4 @@
-"""The picture of a score: drawn pictures beside the real ones that are nearest to them, and bars of shares."""
+"""The picture of a score: drawn pictures beside their nearest real ones, bars of shares, precision over recall."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from edgegan import image
 from edgegan.trainer.data import Dataset, sample_order
 from edgegan.trainer.metrics.manifold import nearest
+from edgegan.trainer.metrics.prd import BETA, CLUSTERS, Curve, precision_recall_curve
 from edgegan.trainer.scoring.metrics import Comparison
-from edgegan.trainer.scoring.score import Report
+from edgegan.trainer.scoring.score import Report, real_against_real
 
 if TYPE_CHECKING:
     from edgegan.model import Generator
@@ -22,7 +23,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 COLUMNS, ROWS = 6, 2  # pairs in each of the two parts
 SIDE = 96  # pixels of a picture's longer side
 GAP, LINE, MARGIN = 12, 18, 24  # between pairs, of text, around all
-BAR, CHART = 260, 440  # height of the bars at 1, width of their part
+BAR, CURVE, CHART = 150, 230, 440  # height of the bars at 1, side of the curve's square, width of the part of both
 SHARES = {"precision": "#4c78a8", "recall": "#f58518", "density": "#72b7b2", "coverage": "#54a24b"}
 INK, PALE = "#222222", "#777777"
 TYPICAL = 500  # real pictures that the usual distance between neighbours is the median of
@@ -33,7 +34,8 @@ def save_figure(path: Path, report: Report, comparison: Comparison, generator: "
 
     On top the first pictures of the seed, unpicked, each to the left of its nearest real one in the features' space
     with their distance; below those that are nearest of all, where copies would be. At the right what was measured of
-    precision, recall, density and coverage, with a line where real pictures are. Raises ArgumentError as `save_image`.
+    precision, recall, density and coverage, with a line where real pictures are, and the curve of precision over recall
+    (`precision_recall_curve`), if there are pictures enough. Raises ArgumentError as `save_image`.
     """
     image.check_suffix(path)
     found = nearest(comparison.drawn.features, comparison.real.features)
@@ -45,8 +47,11 @@ def save_figure(path: Path, report: Report, comparison: Comparison, generator: "
     cell = (2 * w + GAP, h + LINE + 4)
     block = LINE * 2 + ROWS * (cell[1] + GAP)
     shares = [name for name in SHARES if name in report.scores]
+    curves = _curves(report, comparison)
     left = COLUMNS * cell[0] + (COLUMNS - 1) * GAP
-    size = (left + 2 * MARGIN + (CHART if shares else 0), 2 * block + 3 * MARGIN + 2 * LINE)
+    bars = round(BAR * 1.2) + 7 * LINE if shares else 0  # high, as all their part
+    right = bars + (CURVE + 5 * LINE if curves else 0)
+    size = (left + 2 * MARGIN + (CHART if right else 0), max(2 * block + MARGIN, right) + 2 * MARGIN + 2 * LINE)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     font, bold = ImageFont.load_default(13), ImageFont.load_default(16)
@@ -70,7 +75,9 @@ def save_figure(path: Path, report: Report, comparison: Comparison, generator: "
     told = f"The drawn pictures nearest to a real one, of {len(distances):,}: are they copies?"
     pairs(top + block + MARGIN, closest, f"{told} Real ones: {usual:.3g} to the next, median")
     if shares:
-        _bars(pen, (left + 2 * MARGIN + 20, top + LINE), report, shares, font)
+        _bars(pen, (left + 2 * MARGIN + 20, top), report, shares, font)
+    if curves:
+        _plot(pen, (left + 2 * MARGIN + 20, top + bars), curves, font)
     image.save_image(path, np.asarray(sheet))
 
 
@@ -116,3 +123,39 @@ def _bars(pen: ImageDraw.ImageDraw, at: tuple[int, int], report: Report, names: 
             pen.text(((left + right) // 2, base + 6 + k * LINE), text, colour, font, anchor="ma")
     if report.floor:
         pen.text((x, base + 6 + 4 * LINE), "line: real pictures in the drawn ones' place", PALE, font)
+
+
+def _curves(report: Report, c: Comparison) -> dict[str, Curve]:
+    """Precision over recall of the drawn pictures, and of real ones in their place if the report has such; or none."""
+    sets = {"drawn": c} | ({"real": real_against_real(c)} if report.floor else {})
+    few = min(len(each.even[0]) for each in sets.values())
+    return {name: precision_recall_curve(*each.even) for name, each in sets.items()} if few >= 2 * CLUSTERS else {}
+
+
+def _plot(pen: ImageDraw.ImageDraw, at: tuple[int, int], curves: dict[str, Curve], font: Font) -> None:
+    """The square of recall and precision, a curve of each set in it, and beside it what they come to."""
+    x, y = at
+    top, base = y + LINE + 8, y + LINE + 8 + CURVE
+    pen.text((x, y), f"precision over recall, of {CLUSTERS} clusters of the features", INK, font)
+    for tick in (0, 0.5, 1):
+        level, place = base - round(CURVE * tick), x + round(CURVE * tick)
+        pen.line((x, level, x + CURVE, level), "#dddddd")
+        pen.line((place, top, place, base), "#dddddd")
+        pen.text((x - 8, level), f"{tick:g}", PALE, font, anchor="rm")
+        pen.text((place, base + 4), f"{tick:g}", PALE, font, anchor="ma")
+    pen.text((x + CURVE // 2, base + 4 + LINE), "recall: variety", PALE, font, anchor="ma")
+    row = top
+    for name, curve in reversed(curves.items()):
+        colour = SHARES["precision"] if name == "drawn" else PALE
+        # From axis to axis: a set that lacks nothing runs along the square's upper and right edge.
+        recall = np.concatenate([curve.recall[:1], curve.recall, [0.0]])
+        precision = np.concatenate([[0.0], curve.precision, curve.precision[-1:]])
+        points = zip(x + CURVE * recall, base - CURVE * precision, strict=True)
+        pen.line([(float(a), float(b)) for a, b in points], colour, 3 if name == "drawn" else 2)
+    for name, curve in curves.items():
+        colour = SHARES["precision"] if name == "drawn" else PALE
+        variety, quality = curve.best(BETA), curve.best(1 / BETA)
+        for text in (f"{name} pictures", f"variety (F8)  {variety:.3f}", f"quality (F1/8)  {quality:.3f}"):
+            pen.text((x + CURVE + 16, row), text, colour, font)
+            row += LINE
+        row += LINE // 2

@@ -13,17 +13,18 @@ from edgegan.errors import ArgumentError, EdgeGANWarning
 from edgegan.model import BATCH
 from edgegan.trainer.data import Dataset, Progress, sample_order
 from edgegan.trainer.metrics.classes import accuracy, class_distances
+from edgegan.trainer.metrics.inception import SHA256
 from edgegan.trainer.scoring.metrics import METRICS, NAMES, Comparison, K, Metric, Score, lacks_classes
-from edgegan.trainer.scoring.sets import Seen, check_pair, see_drawn, see_real
+from edgegan.trainer.scoring.sets import Draws, Seen, check_pair, see_drawn, see_real
 
 if TYPE_CHECKING:
-    from edgegan.model import Generator
     from edgegan.trainer.metrics.features import FeatureNetwork
 
 FORMAT = 1  # of the JSON
 # SHA-256 of files of the FID Inception network (pt_inception-2015-12-05), the only one whose Frechet distance is FID.
-# None is here: add the digest of a file whose features were compared with those of the original.
-INCEPTION: frozenset[str] = frozenset()
+# Of another file add the digest only when its features were compared with those of the original.
+INCEPTION = frozenset([SHA256])
+OF_INCEPTION = {"frechet": "FID", "kernel": "KID", "class-score": "Inception score"}  # what its scores are called
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,8 @@ class Report:
     facts: dict[str, Any] = field(repr=False)  # model, data, features, samples and so on: see `to_json`
 
     def title(self, name: str) -> str:
-        """What people call a score: FID and KID only in the features of the real Inception network."""
-        inception = self.facts["features"]["sha256"] in INCEPTION
-        return {"frechet": "FID", "kernel": "KID"}.get(name, name) if inception else name
+        """What people call a score: FID, KID and Inception score only in the eyes of the real Inception network."""
+        return OF_INCEPTION.get(name, name) if self.facts["features"]["sha256"] in INCEPTION else name
 
     def to_json(self) -> dict[str, Any]:
         """One object; docs/metrics.md says what its keys are."""
@@ -75,7 +75,7 @@ class Report:
 
 
 def score(
-    generator: "Generator",
+    generator: Draws,
     dataset: Dataset,
     network: "FeatureNetwork",
     n: int = 10_000,
@@ -125,7 +125,7 @@ def score(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EdgeGANWarning)  # the same, of real pictures
             among = [metric for metric in chosen if metric.name in scores]
-            lowest = _measure(among, _real_against_real(comparison), progress, "scores of real pictures")
+            lowest = _measure(among, real_against_real(comparison), progress, "scores of real pictures")
     facts = _facts(generator, dataset, network, comparison, seed, batch)
     return Report(scores, lowest, classes, missing, told, facts), comparison
 
@@ -160,7 +160,7 @@ def _measure(
     return scores
 
 
-def _real_against_real(c: Comparison) -> Comparison:
+def real_against_real(c: Comparison) -> Comparison:
     """Real pictures in the place of the drawn ones, as many if there are twice so many, against the others."""
     order = sample_order(1, 0, len(c.real), len(c.real))
     n = min(len(c.drawn), len(c.real) // 2)
@@ -184,7 +184,7 @@ def _per_class(c: Comparison) -> dict[str, dict[str, float]]:
 
 
 def _facts(
-    generator: "Generator", dataset: Dataset, network: "FeatureNetwork", c: Comparison, seed: int, batch: int | None
+    generator: Draws, dataset: Dataset, network: "FeatureNetwork", c: Comparison, seed: int, batch: int | None
 ) -> dict[str, Any]:
     """What the scores are of: all that decides them."""
     spec, how = generator.spec, network.preparation
@@ -210,6 +210,7 @@ def _facts(
             "name": network.name,
             "sha256": network.digest,
             "dimensions": network.dim,
+            "engine": network.engine,
             "preparation": asdict(how),
         },
         "samples": {**drawn, "floor": [floor, len(c.real) - floor]},

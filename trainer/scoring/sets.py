@@ -11,21 +11,20 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgegan import noise
 from edgegan._files import atomic_write, shared_folder
-from edgegan.devices import onnxruntime
 from edgegan.errors import ArgumentError, DataError, EdgeGANWarning, ModelError, one_line
 from edgegan.image import on_white
+from edgegan.spec import ModelSpec
 from edgegan.trainer.data import Dataset, Progress, default_root, sample_order
 from edgegan.trainer.metrics.frechet import Statistics
 
 if TYPE_CHECKING:
-    from edgegan.model import Generator
     from edgegan.trainer.metrics.features import FeatureNetwork
 
 U8 = NDArray[np.uint8]
@@ -36,6 +35,18 @@ FORMAT = 1  # of the cache; part of the key, so that a change never reads an old
 CHUNK = 8  # batches of the network that are held as pictures at once, or fewer of
 CHUNK_BYTES = 2**26
 PICTURES = 400  # that are kept as such, for what is measured on pixels, or fewer of CHUNK_BYTES
+
+
+class Draws(Protocol):
+    """Whatever draws pictures by the noise contract: a `Generator`, or one that is still being trained."""
+
+    spec: ModelSpec
+    source: str  # its name, for messages
+    provider: str  # what runs it
+    digest: str  # SHA-256 of its file
+
+    def sample(self, n: int, seed: int = 0, *, start: int = 0, batch: int | None = None) -> U8:
+        """Pictures start .. start + n - 1 of `seed`: [n, H, W, C]. batch: how many at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +80,7 @@ def see_real(
     ModelError for features that are NaN or infinite.
     """
     how = (dataset.digest, network.digest, network.preparation.to_json(), network.batch)
-    key = hashlib.sha256(repr((FORMAT, onnxruntime().__version__, *how)).encode()).hexdigest()
+    key = hashlib.sha256(repr((FORMAT, network.engine, *how)).encode()).hexdigest()
     short = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{dataset.name}-{network.name}")[:60]
     folder = (default_root() if root is None else root) / "features"
     path = folder / f"{short}-{key[:32]}.npz"
@@ -99,7 +110,7 @@ def see_real(
 
 
 def see_drawn(
-    generator: "Generator",
+    generator: Draws,
     network: "FeatureNetwork",
     n: int,
     seed: int = 0,
@@ -128,7 +139,7 @@ def see_drawn(
     return replace(seen, pictures=np.concatenate(kept))
 
 
-def check_pair(generator: "Generator", dataset: Dataset) -> None:
+def check_pair(generator: Draws, dataset: Dataset) -> None:
     """Raise unless the model draws pictures from latents (ArgumentError) of the data's size (DataError)."""
     spec = generator.spec
     if spec.task != "generate":
