@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -106,6 +106,7 @@ def export_run(
         dataset=run.settings.data.name,
         dataset_digest=run.settings.data.digest,
         kimg=state["nimg"] / 1000,
+        scores=scores_of(state),
         licence=licence,
     )
     if features is not None and data is None:
@@ -113,6 +114,16 @@ def export_run(
     how.progress("tracing")
     source = _traced(run.recipe.export_module(nets), spec)
     return _export(replace(source, checkpoint=checkpoint), output, how, data, features)
+
+
+def scores_of(state: dict[str, Any]) -> dict[str, float | str]:
+    """What a training has measured of this very checkpoint, for `ModelSpec.scores`; empty if it has not.
+
+    They are of the averaged generator in float32, and so they are left out of fp16 and int8 models: see `_export`.
+    """
+    nimg, scores = state.get("scored") or (None, {})
+    unchanged = nimg == state["nimg"] and state["done"] == 0  # 0: no phase has moved the nets since
+    return dict(scores) if unchanged else {}
 
 
 def export_generator(

@@ -48,6 +48,9 @@ class Silent:
     def sample(self, nimg: int, grid: np.ndarray) -> None:
         pass
 
+    def scoring(self, done: int, total: int, what: str) -> None:
+        pass
+
     def __call__(self) -> int:
         return STOPPED if self.nimg >= self.stop_at else 0
 

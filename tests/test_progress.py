@@ -54,6 +54,26 @@ def test_a_log_has_a_line_every_15_seconds_and_the_last_one(
     ]
 
 
+def test_a_log_tells_of_scores_and_that_they_are_being_measured(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = TrainingBar(8000, 0)
+    bar.advance(2000)
+    bar.record(record(2000))
+    for done in (1000, 2000, 3000):
+        clock[0] += 10
+        bar.scoring(done, 3000, "drawn pictures")
+    bar.record(record(2000, score={"frechet": 12.345, "recall": 0.5}, features="lenet"))
+    clock[0] += 20
+    bar.record(record(4000))
+    assert capsys.readouterr().out.splitlines() == [
+        "2.0 of 8 kimg, 312 images/s, 00:00 left, D 0.694 G 1.25",
+        "2.0 of 8 kimg, scoring: 2,000 of 3,000 drawn pictures",
+        "2.0 of 8 kimg, 312 images/s, 01:30 left, D 0.694 G 1.25, frechet 12.3 (lenet)",
+        "4.0 of 8 kimg, 312 images/s, 00:50 left, D 0.694 G 1.25, frechet 12.3 (lenet)",
+    ]
+
+
 def test_the_time_left_of_a_resumed_run_is_that_of_its_own_images(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +170,9 @@ with TrainingBar(8000, 4000) as bar:
         bar.advance(nimg)
         bar.record(r | {"nimg": nimg, "kimg": nimg / 1000, "health": {}, "alarms": alarms})
         bar.bar.refresh()
+    bar.scoring(100, 2000, "drawn pictures")
+    bar.record(r | {"nimg": 8000, "kimg": 8.0, "score": {"frechet": 1.5}, "features": "lenet"})
+    bar.bar.refresh()
 """
 
 
@@ -159,7 +182,8 @@ def test_a_terminal_has_a_bar_with_all_of_it_and_a_red_one_while_an_alarm_lasts(
     fits = re.compile(r"100%\|.*\| 8\.0/8 kimg \[\d\d:\d\d<\d\d:\d\d, \d+ images/s\], (.*)")
     found = fits.fullmatch(bars[-1])
     assert found is not None, bars[-1]
-    assert found[1].rstrip() == "swd 45.3 (real 4.2), D 0.694 G 1.25, 1.2 GB"
+    assert found[1].rstrip() == "frechet 1.5 (lenet), swd 45.3 (real 4.2), D 0.694 G 1.25, 1.2 GB"
+    assert any("], scoring: 100 of 2,000 drawn pictures" in line for line in bars)
     assert "50%|" in bars[0]
     alarmed = [line for line in bars if ", ALARM collapse, swd 45.3" in line]
     assert alarmed

@@ -94,8 +94,10 @@ def run(dataset: Dataset, tmp_path: Path) -> Run:
 def test_the_page_tells_the_run(run: Run) -> None:
     sampled(run, 0, 32, 64)
     swd = [{"swd": x, "swd_real": 3.5} for x in (90.0, 40.0, 55.0)]
-    log = [record(16, **swd[0]), record(32, **swd[1]), record(48, health={"diversity": 0.2}, alarms=[COLLAPSE])]
-    write_log(run, [*log, record(64, **swd[2], health={"diversity": 0.9}, score={"FID": 12.5})])
+    scores = [{"score": {"FID": x, "recall": x / 50}, "features": "inception"} for x in (12.5, 25)]
+    log = [record(16, **swd[0]), record(32, **swd[1], **scores[0])]
+    log += [record(48, health={"diversity": 0.2}, alarms=[COLLAPSE])]
+    write_log(run, [*log, record(64, **swd[2], **scores[1], health={"diversity": 0.9})])
     make_progress_gif(run)
     draw_curves(run)
     make_report(run, "cpu")
@@ -113,7 +115,9 @@ def test_the_page_tells_the_run(run: Run) -> None:
         "the same between real pictures": "3.5",
         "loss G, last": "2",
         "health: diversity, last": "0.9",
-        "score: FID, last": "12.5",
+        "FID (inception), best, which is checkpoint best": "12.5 at 0.032 kimg",
+        "FID (inception), last": "25 at 0.064 kimg",
+        "recall (inception), last": "0.5 at 0.064 kimg",
         "pictures": "40 of 28x28x1",
         "3 classes": "0, 1, 2",
     }
@@ -238,6 +242,8 @@ def test_curves_png_has_a_panel_for_all_that_there_is(run: Run) -> None:
     assert four.shape[0] == 2 * two.shape[0]
     assert pink(four) == 0
     alarmed = drawn([r | {"health": health, "alarms": [COLLAPSE] if r["nimg"] >= 2 else []} for r in plain])
+    score = {"score": {"frechet": 5.0, "kernel": -0.1, "recall": 0.5}, "features": "my net"}
+    assert drawn([r | {"health": health} | score for r in plain]).shape[0] == 4 * two.shape[0]  # seven panels
     panel = pink(alarmed) / 4
     assert 0.2 * two.size / 6 < panel * 1.5 < two.size / 6  # the second half of every panel
     drawn([record(16)])  # no distance yet
@@ -265,7 +271,8 @@ def test_tensorboard_shows_all_of_the_log(run: Run) -> None:
         events.sample(0, grid)
         events.record(record(16))
         events.record(
-            record(32, swd=8.5, swd_real=2.0, health={"diversity": 0.1}, alarms=[COLLAPSE], score={"FID": 3.0})
+            record(32, swd=8.5, swd_real=2.0, health={"diversity": 0.1}, alarms=[COLLAPSE])
+            | {"score": {"FID": 3.0, "recall": 0.25}, "features": "my net (2)"}
         )
         found = read(run)  # while it is open: every record is on the disk at once
     assert set(found.PluginTagToContent("scalars")) == {
@@ -276,8 +283,10 @@ def test_tensorboard_shows_all_of_the_log(run: Run) -> None:
         "distance/swd",
         "distance/swd_real",
         "health/diversity",
-        "score/FID",
+        "score-my_net__2_/FID",
+        "score-my_net__2_/recall",
     }
+    assert points(run, "score-my_net__2_/recall") == [(32, 0.25)]
     assert points(run, "losses/G") == [(16, 2.0), (32, 2.0)]
     assert points(run, "distance/swd") == [(32, 8.5)]
     (shown,) = found.Tensors("samples")

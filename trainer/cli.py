@@ -117,6 +117,29 @@ RUN_OPTIONS = (
         type=float,
         help=f"Thousands of images between sample grids, each with a checkpoint.  [default: {FRAMES} a run]",
     ),
+    click.option(
+        "--score-every",
+        type=float,
+        metavar="KIMG",
+        help="Score the pictures every so many thousand images and at the end, as edgegan-score does: log.jsonl, "
+        "curves.png and the model file get the scores, and the best checkpoint is that of the least Frechet distance.",
+    ),
+    click.option(
+        "--score-images",
+        type=WholeNumber(10, 10**7),
+        help="How many pictures to draw for that.  [default: 10,000]",
+    ),
+    click.option(
+        "--features",
+        metavar="NAME|FILE",
+        help="The network whose features are compared: lenet (handwritten digits), lenet-fashion (garments), inception "
+        "(any pictures; that of FID), or a file: see edgegan-score --help.  [default: as there]",
+    ),
+    click.option(
+        "--preparation",
+        metavar="JSON",
+        help="How FILE.onnx wants its pictures, if it does not say so itself: see edgegan-score --help.",
+    ),
     *HOW_OPTIONS,
     debug_option,
 )
@@ -185,12 +208,12 @@ def make_command(name: str) -> click.Command:
     for add_option in RUN_OPTIONS:
         add_option(made)
     for field in fields:
-        text = field.metadata["help"]
+        text, choices = field.metadata["help"], field.metadata["choices"]
         add_option = click.option(
             "--" + field.name.replace("_", "-"),
             field.name,
             default=field.default,
-            type=type(field.default),
+            type=click.Choice(choices) if choices else type(field.default),
             show_default=True,
             help=f"{text[0].upper()}{text[1:]}.",
         )
@@ -216,6 +239,10 @@ def start(
     micro_batch: int,
     log_kimg: float | None,
     sample_kimg: float | None,
+    score_every: float | None,
+    score_images: int | None,
+    features: str | None,
+    preparation: str | None,
     **how_options: Any,
 ) -> None:
     """Begin a run in the new folder `out`, with the recipe's hyper-parameters `hyper`."""
@@ -225,6 +252,7 @@ def start(
     from edgegan.trainer.devices import pick_precision
     from edgegan.trainer.parallel import Group, part_of, restarted
     from edgegan.trainer.run import Run, check_new
+    from edgegan.trainer.scorer import ScoreOptions
     from edgegan.trainer.settings import DataSettings, Settings, check_interval
 
     # Whatever can be found wrong before the work is found before the work.
@@ -236,6 +264,7 @@ def start(
     sample_kimg = max(0.001, hyper["kimg"] / FRAMES) if sample_kimg is None else sample_kimg
     check_interval("log-kimg", log_kimg)
     check_interval("sample-kimg", sample_kimg)
+    scores = ScoreOptions(score_every, score_images, features, preparation)
 
     def prepare(group: Group, device: str) -> "tuple[Run, Dataset]":
         again = out is not None and restarted() and (out / "config.json").exists()
@@ -259,6 +288,7 @@ def start(
             mirror=mirror,
             holdout=holdout,
             micro_batch=micro_batch,
+            score=scores.settings(dataset),
         )
         if out is None or dry_run:
             return Run(Path("dry-run"), settings), dataset
@@ -279,6 +309,7 @@ def start(
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data", "source", metavar="SOURCE", help="Where the data set is now, if it has moved.")
+@click.option("--features", metavar="FILE", help="Where the network of --score-every is now, if it has moved.")
 @debug_option
 def resume(folder: Path, source: str | None, **how_options: Any) -> None:
     """Go on with the run in the folder RUN, from its newest checkpoint.

@@ -17,6 +17,7 @@ from edgegan.trainer.loop import Reporter, Trainer
 from edgegan.trainer.parallel import Group, PeerLostError, join, leave, local_rank, under_torchrun
 from edgegan.trainer.progress import Interrupt, PrepareBar, TrainingBar
 from edgegan.trainer.run import Run
+from edgegan.trainer.scorer import Scorer
 from edgegan.trainer.tensorboard import Events
 
 GPU_WORKERS = 2
@@ -32,6 +33,7 @@ class How:
     on_collapse: str
     data_root: Path | None
     download_from: str | None
+    features: str | None = None  # where the network of scores is now, if it has moved
 
 
 def reopen(folder: Path, source: str | None, how: How, group: Group) -> tuple[Run, Dataset]:
@@ -85,6 +87,11 @@ def work(prepare: Callable[[Group, str], tuple[Run, Dataset]], how: How, *, dry_
 def _train(run: Run, dataset: Dataset, device: str, how: How, group: Group) -> int:
     """Returns the exit status."""
     folder, settings = printable(shlex.quote(str(run.folder))), run.settings
+    scorer = None
+    if settings.score is not None and group.first:
+        scorer = Scorer(settings.score, dataset, how.features, how.data_root)
+    elif how.features is not None and settings.score is None:
+        raise ArgumentError(f"{folder} measures no scores: leave --features out")
     trainer = Trainer(
         run,
         dataset,
@@ -93,6 +100,7 @@ def _train(run: Run, dataset: Dataset, device: str, how: How, group: Group) -> i
         workers=how.workers if how.workers is not None else 0 if device == "cpu" else GPU_WORKERS,
         compiled=how.compiled,
         on_collapse=how.on_collapse,
+        scorer=scorer,
     )
 
     def say(text: str, err: bool = False) -> None:
@@ -106,6 +114,9 @@ def _train(run: Run, dataset: Dataset, device: str, how: How, group: Group) -> i
         f"{width}x{height}x{channels}), {together}{device}, {settings.precision}, seed {settings.seed} -> {folder}"
     )
     if not trainer.finished:
+        if scorer is not None:
+            with PrepareBar() as bar:
+                scorer.see_real(bar)
         with ExitStack() as stack:
             interrupted = stack.enter_context(Interrupt(quiet=not group.first))
             reporters: list[Reporter] = []

@@ -18,6 +18,12 @@ FRAME_MS = 120
 LAST_MS = 2000
 MAX_POINTS = 250  # of a curve; a panel is some 400 pixels wide
 MAX_MARKERS = 50  # more points than that need no marks
+DISTANCES = {  # scores with a scale of their own: title, kind of scale
+    "frechet": ("Fréchet distance", "log"),
+    "FID": ("FID", "log"),
+    "kernel": ("kernel distance", "linear"),
+    "KID": ("KID", "linear"),
+}
 REAL = "other real pictures"  # the curve that the distance is held against
 ALARM_COLOURS = {
     "collapse": "red",
@@ -121,9 +127,21 @@ def _panels(records: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, Poi
         ("sliced Wasserstein distance to the data", "log", {names[k]: v for k, v in distance.items()}),
         ("health", "linear", {name: points for name, points in health.items() if name not in norms}),
         ("norms of gradients", "log", norms),
-        ("score", "linear", _curves([r.get("score", {}) for r in records], records)),
+        *_score_panels(records),
     ]
     return [panel for panel in panels if panel[2]]
+
+
+def _score_panels(records: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, Points]]]:
+    """Distances, each by itself since each has its own scale, and what are shares or as large as them."""
+    curves = _curves([r.get("score", {}) for r in records], records)
+    by = next((f" ({r['features']})" for r in records if "features" in r), "")
+    alone = [name for name in DISTANCES if name in curves]
+    rest = {name: points for name, points in curves.items() if name not in alone}
+    return [
+        *((DISTANCES[name][0] + by, DISTANCES[name][1], {name: curves[name]}) for name in alone),
+        (f"{', '.join(rest)}{by}", "linear", rest),
+    ]
 
 
 def _curves(parts: list[dict[str, float]], records: list[dict[str, Any]]) -> dict[str, Points]:

@@ -21,9 +21,10 @@ from edgegan.trainer.figures import draw_curves, make_progress_gif
 from edgegan.trainer.monitors import Monitors
 from edgegan.trainer.parallel import Group, PeerLostError, part_of
 from edgegan.trainer.preview import Preview
-from edgegan.trainer.recipe import Batch, Phase, Progress
+from edgegan.trainer.recipe import Batch, Phase, Progress, optimizers_of
 from edgegan.trainer.report import make_report
 from edgegan.trainer.run import Run
+from edgegan.trainer.scorer import Scored, Scorer, StoppedError
 
 CHECKPOINT_SECONDS = 600.0  # a checkpoint at least that often, between those that go with sample grids
 MONITORED = 64  # pictures that the monitors look at
@@ -43,14 +44,18 @@ class Reporter(Protocol):
     def sample(self, nimg: int, grid: np.ndarray) -> None:
         """The fixed-seed grid, uint8 [H, W, C], was drawn."""
 
+    def scoring(self, done: int, total: int, what: str) -> None:
+        """Scores are being measured, and so many of these are done."""
+
 
 class Trainer:
     """A run in memory: nets, optimisers and the clock, restored from the newest checkpoint if there is one.
 
     group: the processes that train it together, each with a part of every batch. workers: threads that prepare batches
     ahead. compiled: whether torch.compile may speed up the nets that allow it. on_collapse: "stop" ends a run whose
-    generator draws but one picture, "continue" says so and goes on. None of these is part of the run: they change its
-    bits by rounding at most (workers and on_collapse not at all).
+    generator draws but one picture, "continue" says so and goes on. scorer: of the run's scores, if it has any; by
+    default one is opened. None of these is part of the run: they change its bits by rounding at most (workers,
+    on_collapse and scorer not at all).
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Trainer:
         workers: int = 0,
         compiled: bool = False,
         on_collapse: str = "continue",
+        scorer: Scorer | None = None,
     ) -> None:
         self.run, self.settings, self.device = run, run.settings, torch.device(device)
         self.group = group or Group()
@@ -79,10 +85,7 @@ class Trainer:
         self.nets: nn.ModuleDict = nets.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.phases = run.recipe.phases(run.config)
         self.trained = sorted({name for phase in self.phases for name in phase.trains})
-        self.optimizers: dict[str, Optimizer] = {
-            phase.name: phase.optimizer([p for name in phase.trains for p in self.nets[name].parameters()])
-            for phase in self.phases
-        }
+        self.optimizers = optimizers_of(self.phases, self.nets)
         self.nimg = 0
         self.done = 0  # phases of the iteration at nimg that are done: not 0 only after the loss of another process
         self.seconds = 0.0  # of training, over all resumes
@@ -90,6 +93,8 @@ class Trainer:
         self.counts: dict[str, int] = {}
         self.since = (0, 0.0)  # (nimg, seconds) at the last record
         self.best: tuple[float, int] | None = None  # (distance, nimg) of the best checkpoint
+        self.measured: Scored | None = None  # scores for the next record, or those of the last
+        self.scored: tuple[int, dict[str, float | str]] | None = None  # (nimg, what a model file says) of the last
         self.culprits: list[tuple[str, str]] = []  # (phase, net) by the number that `failed` may have
         self.failed = torch.full((), -1, device=self.device)  # the first of them whose gradients were not finite
         self.feed = Feed(run, dataset, self.device, self.group, workers)
@@ -97,6 +102,9 @@ class Trainer:
         ask = None if run.recipe.logits is None else self._ask
         self.monitors = Monitors(ask, self.feed.fixed(MONITORED), self.feed.held_out())
         self.monitored = 0  # nimg at their last look
+        self.scorer = scorer
+        if scorer is None and run.settings.score is not None and self.group.first:
+            self.scorer = Scorer(run.settings.score, dataset)
         self.writer = Writer(run.checkpoints)
         self.saved = time.monotonic()
         state = run.newest_checkpoint(self.device)
@@ -137,12 +145,16 @@ class Trainer:
         while True:
             # What is due counts from the last record: a checkpoint from in between resumes with it, too.
             last = self.nimg >= self.total
-            sample = self._crossed(self.settings.sample_kimg) or (last and self.since[0] < self.nimg)
-            if sample or self._crossed(self.settings.log_kimg):
-                self._tick(reporters, sample)
-            if last:
+            end = last and self.since[0] < self.nimg
+            sample = self._crossed(self.settings.sample_kimg) or end
+            score = self.settings.score is not None and (self._crossed(self.settings.score.score_every) or end)
+            # Scores take a while: a stop ends them, and the resumed run begins with this record.
+            status = self._score(reporters, stop_asked) if score else 0
+            if not status and (sample or score or self._crossed(self.settings.log_kimg)):
+                self._tick(reporters, sample, score)
+            if last and not status:
                 return 0
-            status = self.group.greatest(stop_asked())
+            status = status or self.group.greatest(stop_asked())
             if status:
                 self._settle()
                 self._save()
@@ -190,10 +202,12 @@ class Trainer:
     def _step(self, phase: Phase, index: int, batch: Batch, t: Progress) -> None:
         for name in self.trained:
             self.nets[name].requires_grad_(name in phase.trains)
-        optimizer = self.optimizers[phase.name]
+        optimizer = self.optimizers[phase.steps_with]
         if phase.learning_rate is not None:
             for group in optimizer.param_groups:
                 group["lr"] = phase.learning_rate(t)
+        if phase.reset is not None and phase.reset(self.nets, t):
+            optimizer.state.clear()
         with self._whole_or_not_at_all():
             terms = self._backward(phase, index, batch, t)
             gradients = {
@@ -292,24 +306,46 @@ class Trainer:
 
     # Now and then ---------------------------------------------------------------------------------
 
-    def _tick(self, reporters: Sequence[Reporter], sample: bool) -> None:
-        """Write a record; look at the health of the nets; with `sample` draw and save, too."""
+    def _score(self, reporters: Sequence[Reporter], stop_asked: Callable[[], int]) -> int:
+        """Measure the scores for the next record; returns 0, or what `stop_asked` said before they were done."""
+        self._settle()
+
+        def progress(done: int, total: int, what: str) -> None:
+            if status := stop_asked():
+                raise StoppedError(status)
+            for reporter in reporters:
+                reporter.scoring(done, total, what)
+
+        status = 0
+        if self.scorer is not None:
+            try:
+                self.measured = self.scorer.score(self.preview, progress)
+            except StoppedError as stopped:
+                status = stopped.status
+        return self.group.greatest(status)
+
+    def _tick(self, reporters: Sequence[Reporter], sample: bool, score: bool = False) -> None:
+        """Write a record; look at the health of the nets; with `sample` draw, with either one save, too."""
         self._settle()
         record = self._record()
         if self.group.first and (self.nimg - self.monitored >= MONITOR_IMAGES or self.nimg >= self.total):
             record |= self._look()
         if sample:
             record |= self._sample(reporters)
+        distance = record.get("swd") if self.settings.score is None else None
+        if score and self.measured is not None:
+            record |= self.measured.record
+            self.scored, distance = (self.nimg, self.measured.metadata), self.measured.distance
         if self.group.first:
             self.run.append_log(record)
         for reporter in reporters:
             reporter.record(record)
-        if "swd" in record and (self.best is None or record["swd"] < self.best[0]):
-            self.best = (record["swd"], self.nimg)
+        if distance is not None and (self.best is None or distance < self.best[0]):
+            self.best = (distance, self.nimg)
         late = self.group.greatest(int(time.monotonic() - self.saved > CHECKPOINT_SECONDS))
         collapsed = self.on_collapse == "stop" and any(a["kind"] == "collapse" for a in record.get("alarms", ()))
         collapsed = self.group.greatest(int(collapsed)) > 0  # the first alone has looked
-        if sample or late or collapsed:
+        if sample or score or late or collapsed:
             self._save()
         if collapsed:
             seen = next((a["message"] for a in record.get("alarms", ())), "")
@@ -374,6 +410,7 @@ class Trainer:
             "counts": self.counts,
             "since": self.since,
             "best": self.best,
+            "scored": self.scored,
             "monitors": self.monitors.state(),
             "monitored": self.monitored,
         }
@@ -386,6 +423,7 @@ class Trainer:
         self.nimg, self.done, self.seconds = state["nimg"], state["done"], state["seconds"]
         self.sums, self.counts, self.since = state["sums"], state["counts"], state["since"]
         self.best, self.monitored = state["best"], state["monitored"]
+        self.scored = state.get("scored")  # none in a checkpoint from before there were scores
         self.monitors.restore(state["monitors"])
         if self.group.greatest(self.nimg) != self.nimg:
             raise RunError(

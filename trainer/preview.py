@@ -1,5 +1,7 @@
 """What a run looks like while it trains: fixed-seed pictures, and how far they are from the data."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -41,17 +43,20 @@ class Preview:
         swd = round(sliced_wasserstein(real, self.draw(len(real))), 3)
         return grid, {"swd": swd, "swd_real": self._real_distance}
 
-    def draw(self, n: int, batch: int = 64) -> np.ndarray:
-        """Pictures 0 .. n - 1 of the preview seed, as the exported model will draw them: uint8 [n, H, W, C]."""
-        parts = (self.fakes(min(batch, n - start), start)[0] for start in range(0, n, batch))
+    def draw(self, n: int, batch: int = 64, start: int = 0) -> np.ndarray:
+        """Pictures start .. start + n - 1 of SEED, as the exported model will draw them: uint8 [n, H, W, C]."""
+        parts = (self.fakes(min(batch, n - i), start + i)[0] for i in range(0, n, batch))
         return np.concatenate([image.to_uint8(part.cpu().numpy()) for part in parts])
 
     @torch.no_grad()
     def fakes(self, n: int, start: int = 0) -> tuple[Tensor, Tensor | None]:
         """Those pictures start .. start + n - 1 on the device, float32 [n, C, H, W], and their labels [n], if any."""
-        module = self.run.recipe.export_module(self.nets).eval()
-        feed = {k: torch.from_numpy(x).to(self.device) for k, x in inputs_of(self.spec, SEED, n, start).items()}
-        return module(*feed.values()).float(), feed.get("label")
+        module = self.run.recipe.export_module(self.nets)
+        feed = {
+            k: torch.from_numpy(np.array(x)).to(self.device) for k, x in inputs_of(self.spec, SEED, n, start).items()
+        }
+        with evaluating(module):
+            return module(*feed.values()).float(), feed.get("label")
 
     @cached_property
     def _real_pictures(self) -> tuple[np.ndarray, np.ndarray]:
@@ -65,3 +70,15 @@ class Preview:
     def _real_distance(self) -> float:
         """The distance between them."""
         return round(sliced_wasserstein(*self._real_pictures), 3)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """In eval mode inside; after it each part is as before: a recipe may draw with the very nets that it trains."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training

@@ -79,12 +79,12 @@ class _KimgBar(tqdm):
 
 
 class TrainingBar:
-    """The loop's Reporter: thousands of images, speed, time left, losses, memory, distance to the data, alarms.
+    """The loop's Reporter: thousands of images, speed, time left, losses, memory, distance to the data, scores, alarms.
 
-    On a terminal it is a bar on stderr, red while an alarm lasts; else a line on stdout at most every 15 seconds. An
-    alarm is told in a line of its own when it begins, and when it is over. The time left counts on images as fast as
-    the average since the command began, pauses for samples and checkpoints included. `quiet`: show nothing, for all but
-    the first of several processes.
+    On a terminal it is a bar on stderr, red while an alarm lasts; else a line on stdout with new scores, and at most
+    every 15 seconds. An alarm is told in a line of its own when it begins, and when it is over. The time left counts on
+    images as fast as the average since the command began, pauses for samples, scores and checkpoints included. `quiet`:
+    show nothing, for all but the first of several processes.
     """
 
     def __init__(self, total: int, nimg: int, quiet: bool = False) -> None:
@@ -97,7 +97,7 @@ class TrainingBar:
             dynamic_ncols=True,
             disable=quiet or not self.terminal,
         )
-        self.total, self.swd, self.alarms = total, "", AlarmWatch()
+        self.total, self.nimg, self.swd, self.score, self.alarms = total, nimg, "", "", AlarmWatch()
         self.began, self.last_line = (nimg, time.monotonic()), -math.inf
 
     def __enter__(self) -> "TrainingBar":
@@ -108,6 +108,7 @@ class TrainingBar:
 
     def advance(self, nimg: int) -> None:
         """`nimg` images have been shown by now."""
+        self.nimg = nimg
         self.bar.update(min(nimg, self.total) - self.bar.n)
 
     def record(self, record: dict[str, Any]) -> None:
@@ -119,24 +120,38 @@ class TrainingBar:
             self._tell(f"alarm {kind} is over at {record['kimg']:.1f} kimg")
         if "swd" in record:
             self.swd = f"swd {record['swd']:.1f} (real {record['swd_real']:.1f})"
+        if "score" in record:
+            name, value = next(iter(record["score"].items()))  # the one that says which checkpoint is best
+            self.score = f"{name} {value:.3g} ({record['features']})"
         losses = " ".join(f"{name} {value:.3g}" for name, value in record["losses"].items())
         memory = memory_text(record["memory_mb"]) if "memory_mb" in record else ""
         mark = f"ALARM {list(self.alarms.current)[-1]}" if self.alarms.current else ""
         if self.terminal:
             # The alarm comes first: a narrow terminal cuts off what is at the end.
             self.bar.colour = "red" if mark and "NO_COLOR" not in os.environ else None
-            self.bar.set_postfix_str(", ".join(filter(None, (mark, self.swd, losses, memory))), refresh=False)
+            self.bar.set_postfix_str(
+                ", ".join(filter(None, (mark, self.score, self.swd, losses, memory))), refresh=False
+            )
             return
         now = time.monotonic()
-        if now - self.last_line >= LINE_SECONDS or record["nimg"] >= self.total:
+        if now - self.last_line >= LINE_SECONDS or record["nimg"] >= self.total or "score" in record:
             self.last_line = now
-            place = f"{record['kimg']:.1f} of {self.total / 1000:g} kimg"
+            place = self._place(record["nimg"])
             speed = f"{record['images_per_second']:.0f} images/s"
-            parts = (place, speed, self._time_left(record["nimg"], now), memory, losses, self.swd, mark)
+            parts = (place, speed, self._time_left(record["nimg"], now), memory, losses, self.swd, self.score, mark)
             self._print(", ".join(filter(None, parts)))
 
     def sample(self, nimg: int, grid: Any) -> None:
         """Nothing: the grid is in the run folder."""
+
+    def scoring(self, done: int, total: int, what: str) -> None:
+        """Say that training stands still, and why: `done` of `total` of `what` are done."""
+        text = f"scoring: {done:,} of {total:,} {what}"
+        if self.terminal:
+            self.bar.set_postfix_str(text)
+        elif time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line = time.monotonic()
+            self._print(f"{self._place(self.nimg)}, {text}")
 
     def _tell(self, line: str) -> None:
         """A line of its own, above the bar if there is one."""
@@ -144,6 +159,9 @@ class TrainingBar:
             self.bar.write(line, file=sys.stderr)
         else:
             self._print(line)
+
+    def _place(self, nimg: int) -> str:
+        return f"{nimg / 1000:.1f} of {self.total / 1000:g} kimg"
 
     def _time_left(self, nimg: int, now: float) -> str:
         shown, seconds = nimg - self.began[0], now - self.began[1]

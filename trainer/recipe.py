@@ -6,7 +6,7 @@ survive a resume is a module with buffers inside the nets that `build` returns: 
 an image pool, an augmentation probability.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,17 +59,34 @@ class Phase:
     `loss(nets, batch, t)` returns named scalar terms, already weighted; the loop adds them up, differentiates, steps,
     and logs each by name; each is a mean over the batch, so that means of parts are the mean of the whole. Nets outside
     `trains` get no gradient. `every` = 16 runs the phase each 16th iteration.
-    `learning_rate(t)`, if given, is set before each step. `after(nets, batch, t)` runs after the step,
-    without gradients.
+    `optimizer` makes one from the parameters of these nets; or it names another phase of the same nets, whose optimiser
+    takes this phase's steps too, with the same moments: else Adam would make up for whatever a term is weighted by.
+    `learning_rate(t)`, if given, is set before each step. `reset(nets, t)`, if given, says whether the optimiser begins
+    anew at this iteration, its moments forgotten. `after(nets, batch, t)` runs after the step, without gradients.
     """
 
     name: str
     trains: tuple[str, ...]
     loss: Callable[[nn.ModuleDict, Batch, Progress], dict[str, Tensor]]
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | str
     every: int = 1
     learning_rate: Callable[[Progress], float] | None = None
+    reset: Callable[[nn.ModuleDict, Progress], bool] | None = None
     after: Callable[[nn.ModuleDict, Batch, Progress], None] | None = None
+
+    @property
+    def steps_with(self) -> str:
+        """The name of the phase that makes the optimiser."""
+        return self.optimizer if isinstance(self.optimizer, str) else self.name
+
+
+def optimizers_of(phases: Sequence[Phase], nets: nn.ModuleDict) -> dict[str, Optimizer]:
+    """The optimisers of a recipe's phases, each by the name of the phase that makes it."""
+    return {
+        phase.name: phase.optimizer([p for name in phase.trains for p in nets[name].parameters()])
+        for phase in phases
+        if not isinstance(phase.optimizer, str)
+    }
 
 
 @dataclass(frozen=True)

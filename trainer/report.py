@@ -88,6 +88,7 @@ def _options(run: Run) -> list[tuple[click.Option, Any, Any]]:
 
     settings, data = run.settings, run.settings.data
     values = dataclasses.asdict(data) | dataclasses.asdict(settings) | dataclasses.asdict(run.config)
+    values |= {} if settings.score is None else dataclasses.asdict(settings.score)
     values["channels"] = data.grey_or_rgb  # as asked for
     found = []
     for option in make_command(settings.recipe).params:
@@ -132,9 +133,24 @@ def _results(records: list[dict[str, Any]], total: float) -> list[tuple[str, str
         ]
         rows.append(("the same between real pictures", f"{measured[-1]['swd_real']:g}"))
     rows += [(f"loss {plain(name)}, last", f"{value:g}") for name, value in last["losses"].items()]
-    for group in ("health", "score"):
-        newest: dict[str, float] = next((r[group] for r in reversed(records) if group in r), {})
-        rows += [(f"{group}: {plain(name)}, last", f"{value:g}") for name, value in newest.items()]
+    newest: dict[str, float] = next((r["health"] for r in reversed(records) if "health" in r), {})
+    rows += [(f"health: {plain(name)}, last", f"{value:g}") for name, value in newest.items()]
+    if scored := [r for r in records if "score" in r]:
+        rows += _scores(scored)
+    return rows
+
+
+def _scores(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Of the records with scores: the last ones, and where the first of each, a distance, was least."""
+    last = records[-1]
+    name, by = next(iter(last["score"])), plain(last["features"])
+    best = min(records, key=lambda r: r["score"][name])
+    rows = [
+        (f"{plain(name)} ({by}), best, which is checkpoint best", f"{best['score'][name]:g} at {best['kimg']:g} kimg")
+    ]
+    rows += [
+        (f"{plain(name)} ({by}), last", f"{value:g} at {last['kimg']:g} kimg") for name, value in last["score"].items()
+    ]
     return rows
 
 

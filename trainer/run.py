@@ -17,7 +17,7 @@ from edgegan.spec import MAX_GOLDEN_BYTES, MAX_JSON_BYTES
 from edgegan.trainer import checkpoint, recipes
 from edgegan.trainer.config import make_config
 from edgegan.trainer.data import Dataset, open_dataset
-from edgegan.trainer.recipe import Recipe
+from edgegan.trainer.recipe import Recipe, optimizers_of
 from edgegan.trainer.settings import Settings
 
 
@@ -42,8 +42,7 @@ class Run:
         check_new(folder)
         run = Run(folder, settings)
         nets = run.build()
-        for phase in run.recipe.phases(run.config):
-            phase.optimizer([p for name in phase.trains for p in nets[name].parameters()])
+        optimizers_of(run.recipe.phases(run.config), nets)
         try:
             text = run.recipe.spec(run.config, settings.data.shape).to_json()
         except ModelError as error:

@@ -15,6 +15,7 @@ from edgegan.trainer.recipe import DataShape
 
 FORMAT = 2
 PRECISIONS = ("fp32", "bf16")
+LEAST_SCORED = 10  # pictures, drawn and real: what the kernel distance takes
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,22 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class ScoreSettings:
+    """Scores while it trains: how often, of how many pictures, in the eyes of which network."""
+
+    score_every: float  # kimg
+    score_images: int  # drawn each time
+    features: str  # the network: a name, or a file
+    preparation: str | None  # how that file wants its pictures, in JSON; None: it says so itself
+    network: str  # its name, for people
+    network_digest: str  # proves that it is the same one
+
+    def __post_init__(self) -> None:
+        check_interval("score-every", self.score_every)
+        check_number("score-images", self.score_images, LEAST_SCORED, 10**7)
+
+
+@dataclass(frozen=True)
 class Settings:
     """With the same settings on the same device every bit of a run is the same."""
 
@@ -80,6 +97,7 @@ class Settings:
     mirror: bool = False  # show half of the pictures flipped left to right
     holdout: int = 0  # pictures that are never shown, for the monitors
     micro_batch: int = 0  # images whose activations are in memory at a time; 0: the whole batch
+    score: ScoreSettings | None = None
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, 0, 2**64 - 1)
@@ -89,6 +107,11 @@ class Settings:
         check_number("micro-batch", self.micro_batch, 0, 2**20)
         if self.precision not in PRECISIONS:
             raise ArgumentError(f"precision is {self.precision!r}; valid: {', '.join(PRECISIONS)}")
+        if self.score is not None and self.data.count < LEAST_SCORED:
+            raise ArgumentError(
+                f"scores take {LEAST_SCORED} real pictures or more, and there are {self.data.count}; leave "
+                "--score-every out"
+            )
 
     def to_json(self) -> str:
         """The text of config.json."""
@@ -110,8 +133,13 @@ class Settings:
             raise RunError(f"{where} is of an edgegan before 0.1: finish that run with the edgegan it began with")
         data = values.get("data")
         data = data | {"classes": _tuple(data.get("classes"))} if isinstance(data, dict) else data
+        score = values.get("score")  # runs that began before there were scores have no such key
         try:
-            return _typed(Settings, values | {"data": _typed(DataSettings, data, where, "data.")}, where)
+            parts = {
+                "data": _typed(DataSettings, data, where, "data."),
+                "score": None if score is None else _typed(ScoreSettings, score, where, "score."),
+            }
+            return _typed(Settings, values | parts, where)
         except ArgumentError as error:
             raise RunError(f"{where}: {error}") from None
 

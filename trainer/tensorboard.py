@@ -4,6 +4,7 @@ They repeat log.jsonl and samples/, where they can be watched and where runs can
 """
 
 import dataclasses
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from edgegan.errors import EdgeGANWarning, one_line
 from edgegan.trainer.progress import AlarmWatch
 from edgegan.trainer.report import config_table
 from edgegan.trainer.run import Run
+from edgegan.trainer.scoring.score import INCEPTION, OF_INCEPTION
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -72,8 +74,10 @@ class Events:
         nimg = record["nimg"]
         scalars: dict[str, float] = {k: record[k] for k in ("images_per_second", "memory_mb") if k in record}
         scalars |= {f"distance/{name}": record[name] for name in ("swd", "swd_real") if name in record}
-        for group in ("losses", "health", "score"):
+        for group in ("losses", "health"):
             scalars |= {f"{group}/{name}": value for name, value in record.get(group, {}).items()}
+        if "score" in record:
+            scalars |= {f"{_score_tag(record['features'])}/{name}": value for name, value in record["score"].items()}
         begun, over = self.alarms.update(record)
 
         def write(writer: "SummaryWriter") -> None:
@@ -93,6 +97,9 @@ class Events:
     def image(self, tag: str, grid: np.ndarray, nimg: int) -> None:
         """A picture, uint8 [H, W, C] with C = 1 or 3; TensorBoard shows some ten of a tag, evenly picked."""
         self._try(lambda writer: writer.add_image(tag, grid, nimg, dataformats="HWC"))
+
+    def scoring(self, done: int, total: int, what: str) -> None:
+        """Nothing: the scores come with the record."""
 
     def close(self) -> None:
         """Finish the file; later calls do nothing."""
@@ -121,6 +128,11 @@ class Events:
             self.hook(args)
 
 
+def _score_tag(network: str) -> str:
+    """The group of scores by a network: those by another are no points of the same curves when runs are compared."""
+    return "score-" + re.sub(r"[^-\w.]", "_", network)
+
+
 def _write_config(writer: "SummaryWriter", run: Run) -> None:
     from torch.utils.tensorboard.summary import hparams
 
@@ -130,5 +142,9 @@ def _write_config(writer: "SummaryWriter", run: Run) -> None:
     writer.add_text("config", config_table(run), 0)
     assert writer.file_writer is not None
     # Not writer.add_hparams, which would make a second run of it in a folder of its own.
-    for summary in hparams(values, {"distance/swd": None}):
+    metrics: dict[str, None] = {"distance/swd": None}
+    if settings.score is not None:
+        title = OF_INCEPTION["frechet"] if settings.score.network_digest in INCEPTION else "frechet"
+        metrics[f"{_score_tag(settings.score.network)}/{title}"] = None
+    for summary in hparams(values, metrics):
         writer.file_writer.add_summary(summary, 0)
