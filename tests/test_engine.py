@@ -137,7 +137,7 @@ def test_activations_of_a_dry_run_are_those_that_training_keeps(recipe: str, dat
             trainer.nets[name].requires_grad_(name in phase.trains)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             terms = phase.loss(
-                trainer.nets, Batch(real, label, torch.randn(16, trainer.latent_dim)), Progress(0, 16, 64)
+                trainer.nets, Batch(real, label, torch.randn(16, trainer.latent_dim)), Progress(48, 16, 64)
             )
         expected = sum(kept.values())
         assert cost_of(run, nets, phase, 16).activations == pytest.approx(expected, rel=0.25), phase.name

@@ -71,7 +71,8 @@ def describe(run: Run, dataset: Dataset, device: str) -> str:
         lines.append(f"{phase.name:<14}{cost.macs / 1e6:>14.2f}{cost.activations / 1e6:>18.1f}{every}")
     drawn = macs_of_drawing(run, nets)
     weights = _bytes_of(nets)
-    trained_bytes = sum(_bytes_of(nets[name]) for phase in phases for name in phase.trains)
+    owners = [phase for phase in phases if phase.steps_with == phase.name]
+    trained_bytes = sum(_bytes_of(nets[name]) for phase in owners for name in phase.trains)
     states = trained_bytes * (1 + ADAM_STATES)
     peak = weights + states + max(cost.activations for cost in costs.values())
     lines += [
@@ -104,8 +105,9 @@ def cost_of(run: Run, nets: nn.ModuleDict, phase: Phase, n: int) -> Cost:
             kept[storage] = tensor
         return tensor
 
+    total = max(n, round(run.config.kimg * 1000))
     with Flops() as flops, saved_tensors_hooks(keep, lambda tensor: tensor):
-        terms = phase.loss(nets, batch, Progress(0, n, max(n, round(run.config.kimg * 1000))))
+        terms = phase.loss(nets, batch, Progress(total - n, n, total))  # the last iteration: nets that grow are whole
         torch.stack([term.float() for term in terms.values()]).sum().backward()
     nets.zero_grad(set_to_none=True)
     size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

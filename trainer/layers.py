@@ -7,7 +7,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgegan.errors import ArgumentError
 from edgegan.trainer.parallel import lost_peers
+
+EPSILON = 2e-8  # the papers have 1e-8, which torch's exporter to ONNX takes for 0 and leaves out: 0 / 0 there
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -66,10 +69,52 @@ class Dropout(nn.Module):
         """[n, C, ...] -> the same shape."""
         if not self.training or not self.p:
             return x
-        n, first = len(x), dist.get_rank() * len(x) if _world() > 1 else 0
-        shape = (n * _world(), *x.shape[2:], *x.shape[1:2])
-        kept = torch.rand(shape, device=x.device)[first : first + n] >= self.p
+        kept = uniform(len(x), x.device, *x.shape[2:], *x.shape[1:2]) >= self.p
         return x * (kept.to(x.dtype) / (1 - self.p)).movedim(-1, 1)
+
+
+def uniform(n: int, device: torch.device, *shape: int) -> Tensor:
+    """[n, *shape] float32 from [0, 1), for n pictures: each process's part of what is drawn for the whole batch."""
+    return torch.rand((n * _world(), *shape), device=device)[_part(n)]
+
+
+def normal(n: int, device: torch.device, *shape: int) -> Tensor:
+    """[n, *shape] float32 from N(0, 1), as `uniform`."""
+    return torch.randn((n * _world(), *shape), device=device)[_part(n)]
+
+
+def mean_of_processes(x: Tensor) -> Tensor:
+    """The mean of what the processes hold; all of them get it. Differentiable."""
+    return x if _world() == 1 else _total(x) / _world()
+
+
+def pack(images: Tensor, size: int) -> Tensor:
+    """[n, C, ...] -> [n / size, size * C, ...]: join pictures that follow one another, so that D judges them together.
+
+    Paper: Lin et al. 2018, "PacGAN: The power of two samples in generative adversarial networks": a pack of fakes that
+    are too much alike gives a collapsed G away. Raises ArgumentError if `size` does not divide n.
+    """
+    n, channels = images.shape[:2]
+    check_pack(n, size)
+    return images if size == 1 else images.reshape(n // size, size * channels, *images.shape[2:])
+
+
+def check_pack(n: int, size: int) -> None:
+    """Raise ArgumentError unless packs of `size` take up n images."""
+    if n % size:
+        raise ArgumentError(
+            f"{n} images do not make packs of {size}; pass a multiple of {size} as --batch, so that each process and "
+            f"each piece of --micro-batch has a multiple of {size}, too"
+        )
+
+
+def packs_of_each(n: int, size: int, device: torch.device) -> Tensor:
+    """[n * size] int64: the positions that make a pack of each of n pictures and those that follow it, in a circle.
+
+    images[packs_of_each(n, size, device)] is what a D that packs must see to say something of each picture: [n] logits.
+    """
+    places = torch.arange(n, device=device)[:, None] + torch.arange(size, device=device)
+    return (places % n).flatten()
 
 
 class EqualizedLinear(nn.Linear):
@@ -108,7 +153,7 @@ class EqualizedConv2d(nn.Conv2d):
 
 def pixel_norm(x: Tensor) -> Tensor:
     """[n, C, ...], each pixel's (or vector's) channels divided by their root mean square (Karras et al. 2018, 4.2)."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPSILON)
 
 
 def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
@@ -121,18 +166,21 @@ def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
     n, channels, h, w = x.shape
     group = group if n % group == 0 else n
     values = x.float().reshape(n // group, group, channels, h, w)
-    deviation = (values.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    deviation = (values.var(1, unbiased=False) + EPSILON).sqrt().mean((1, 2, 3))
     plane = deviation.repeat_interleave(group)[:, None, None, None].expand(n, 1, h, w)
     return torch.cat([x, plane.to(x.dtype)], 1)
 
 
-def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: int = 1) -> Tensor:
+def modulated_conv2d(
+    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: int = 1, gain: float = 1.0
+) -> Tensor:
     """Convolve each picture with weights that its style scales: [n, I, h, w] -> [n, O, up * h, up * w].
 
     Paper: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", equations 1 to 3. weight:
     [O, I, k, k], k odd, zero padding. style: [n, I], 1 where nothing is to change. demodulate: divide by each output
     channel's norm, so that outputs of unit variance stay so. up: repeat each pixel up x up times first, in place of
-    the paper's transposed convolution and blur.
+    the paper's transposed convolution and blur. gain: what the output is multiplied by, at no cost: 2 ** 0.5 makes good
+    for a LeakyReLU behind it. n may be 1 in x, for one picture that all styles change.
 
     The paper scales the weights, w[o, i] * s[i], one set for each picture: a convolution in groups, whose number is
     the batch. A convolution is linear, so scaling x[i] by s[i] before and the output o by 1 / norm[o] after it is the
@@ -151,11 +199,11 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool 
     x = x * style[:, :, None, None]
     if up > 1:
         x = F.interpolate(x, scale_factor=up, mode="nearest")
-    y = F.conv2d(x, weight, padding=kernel[0] // 2)
+    y = F.conv2d(x, weight if demodulate else weight * gain, padding=kernel[0] // 2)
     if not demodulate:
         return y
     norm = style.square() @ weight.square().sum((2, 3)).t()
-    return y * torch.rsqrt(norm + 1e-8)[:, :, None, None]
+    return y * (gain * torch.rsqrt(norm + EPSILON))[:, :, None, None]
 
 
 class _Total(torch.autograd.Function):
@@ -176,6 +224,12 @@ class _Total(torch.autograd.Function):
 def _total(x: Tensor) -> Tensor:
     total: Tensor = _Total.apply(x)
     return total
+
+
+def _part(n: int) -> slice:
+    """Where this process's n pictures lie among those of all."""
+    first = dist.get_rank() * n if _world() > 1 else 0
+    return slice(first, first + n)
 
 
 def _world() -> int:
