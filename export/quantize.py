@@ -220,7 +220,7 @@ def insert(model: onnx.ModelProto, ranges: TensorsData, floats: Iterable[str] = 
         activation_qType=QuantType.QUInt8,
         tensors_range=ranges,
         nodes_to_quantize=[],
-        nodes_to_exclude=[*floats, *_after_squashing(model)],
+        nodes_to_exclude=[*floats, *_after_squashing(model), *_modulation(model)],
         op_types_to_quantize=[*WEIGHTED, *BETWEEN],
         # A transposed convolution has no integer kernel: only its weights are stored in 8 bits.
         extra_options={"OpTypesToExcludeOutputQuantization": ["ConvTranspose"]},
@@ -246,6 +246,25 @@ def _after_squashing(model: onnx.ModelProto) -> list[str]:
     return [
         n.name for n in model.graph.node if behind.intersection(n.output) and not feeds_layer.intersection(n.output)
     ]
+
+
+def _modulation(model: onnx.ModelProto) -> list[str]:
+    """Names of the elementwise nodes around a product of two computed values, such as activations and their style.
+
+    Integer kernels are slower there than those in float, and each rounds once more. Between other layers both are worth
+    it, since no activation leaves its 8 bits.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    values: set[str] = set()  # that such a product, or an elementwise node which is connected to one, reads or makes
+    names: list[str] = []
+    rest = [node for node in model.graph.node if node.op_type in ("Mul", "Add", "LeakyRelu", "Relu")]
+    found = [node for node in rest if node.op_type == "Mul" and not constants.intersection(node.input)]
+    while found:
+        names += [node.name for node in found]
+        values.update(name for node in found for name in (*node.input, *node.output) if name not in constants)
+        rest = [node for node in rest if node.name not in names]
+        found = [node for node in rest if values.intersection((*node.input, *node.output))]
+    return names
 
 
 def _match_zero_points(model: onnx.ModelProto) -> None:
