@@ -24,7 +24,7 @@ from edgegan.errors import (
 from edgegan.spec import Golden, ModelSpec
 
 if TYPE_CHECKING:
-    from edgegan.foreign import Foreign
+    from edgegan.foreign import Foreign, ForeignTranslator
     from edgegan.model import Generator, load
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ __all__ = [
     "EdgeGANError",
     "ExportError",
     "Foreign",
+    "ForeignTranslator",
     "Generator",
     "Golden",
     "MissingExtraError",
@@ -49,8 +50,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Foreign", "Generator", "load"):
+    if name in ("Foreign", "ForeignTranslator", "Generator", "load"):
         from edgegan import foreign, model
 
-        return getattr(foreign if name == "Foreign" else model, name)
+        return getattr(foreign if name.startswith("Foreign") else model, name)
     raise AttributeError(f"module 'edgegan' has no attribute {name!r}")

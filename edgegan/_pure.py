@@ -203,6 +203,26 @@ def to_float(pixels: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
     out[...] = (pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)).transpose(0, 3, 1, 2)
 
 
+def tile(pixels: NDArray[np.uint8], y: int, x: int, out: NDArray[np.float32]) -> None:
+    rows, columns = (
+        _mirrored(first, count, size)
+        for first, count, size in zip((y, x), out.shape[2:], pixels.shape[1:3], strict=True)
+    )
+    to_float(pixels[:, rows[:, None], columns], out)
+
+
+def _mirrored(first: int, count: int, size: int) -> NDArray[np.int64]:
+    """The pixels at positions first, first + 1, ... of a row of `size` that goes on mirrored: 0 1 2 1 0 1 ..."""
+    period = max(1, 2 * (size - 1))
+    phase = np.arange(first, first + count) % period
+    return np.minimum(phase, period - phase)
+
+
+def blend(before: NDArray[np.float32], weights: NDArray[np.float32], images: NDArray[np.float32]) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        images[...] = before + (images - before) * weights[:, None]
+
+
 def png(pixels: NDArray[np.uint8], texts: tuple[bytes, ...]) -> bytes:
     from PIL import Image, PngImagePlugin
 

@@ -10,7 +10,7 @@ import click
 import edgegan
 from edgegan._cli import debug_option, run
 
-COMMANDS = ("sample", "walk", "info", "verify", "reproduce", "bench", "doctor", "completion")
+COMMANDS = ("sample", "walk", "translate", "info", "verify", "reproduce", "bench", "doctor", "completion")
 
 
 class Commands(click.Group):
@@ -36,6 +36,7 @@ def cli() -> None:
     edgegan sample                          16 handwritten digits into samples.png
     edgegan sample faces.onnx -n 64 --seed 7 -o faces.png
     edgegan walk                            an animation between digits, walk.gif
+    edgegan translate sharper.onnx photos/ -o sharper/   image to image, for models that do that
     edgegan info faces.onnx                 what a model is
     edgegan verify faces.onnx               whether it works on this device
     edgegan bench faces.onnx                how fast it is here

@@ -11,6 +11,7 @@ It knows ONNX, not edgegan: that a graph is the one which its metadata describes
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,7 @@ MAX_MULTIPLY_ADDS = 2**39  # for one image: some ten seconds of a fast core
 MAX_LOADED_BYTES = 2**25  # and 8 bytes for each byte of weights
 MAX_LOADED_WORK = 2**26  # multiply-adds, and 64 for each byte of weights
 DEFAULT_SIDE = 256  # what a free dimension other than the batch counts as: the H and W of an image to be translated
+SMALL_SIDE = 64  # the same for a network too heavy for that, which takes pictures in tiles
 
 _ATTRIBUTE_TYPES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}  # AttributeProto.type -> field
 _TYPED_DATA = {  # field of TensorProto -> the element types that it may hold
@@ -74,6 +76,7 @@ class Cost:
     multiply_adds: int
     activation_bytes: int  # of every tensor that is computed, if none were freed
     largest: int  # elements of the largest of them, or of a kernel's scratch
+    peak_bytes: int  # of those alive at once at the worst, each freed after its last reader; inputs not counted
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Graph:
     metadata: str | None  # the text of the key "edgegan"
     nodes: int
     weight_bytes: int
-    cost: Cost  # with free dimensions other than the batch as DEFAULT_SIDE
+    cost: Cost  # with free dimensions other than the batch as DEFAULT_SIDE, or SMALL_SIDE
     _parsed: "_Parsed" = field(repr=False)
 
     def cost_of(self, shapes: Mapping[str, Sequence[int]]) -> Cost:
@@ -121,12 +124,15 @@ class _Parsed:
     opset: int
 
 
-def check(data: bytes, source: str) -> Graph:
-    """What the file called `source` holds. Raises ModelError unless it passes the gate."""
+def check(data: bytes, source: str, *, small: bool = False) -> Graph:
+    """What the file called `source` holds. Raises ModelError unless it passes the gate.
+
+    small: it may pass with free dimensions as SMALL_SIDE alone; for those who ask `Graph.cost_of` before each size.
+    """
     try:
         if data[4:8] == b"ORTM":  # onnxruntime would take this for its own format, whatever else it is
             raise MalformedError("it is in onnxruntime's own format")
-        return _Walk().model(memoryview(data))
+        return _Walk(small).model(memoryview(data))
     except MalformedError as error:
         advice = "give an .onnx file that edgegan-export wrote"
         raise ModelError(f"{source} is not an ONNX model: {error}; {advice}") from None
@@ -168,8 +174,9 @@ def _few(fields: Fields, name: str, limit: int, what: str) -> list[Any]:
 class _Walk:
     """One pass over a file: from protobuf messages to `Node` and `Value`."""
 
-    def __init__(self) -> None:
+    def __init__(self, small: bool) -> None:
         self._reader = Reader()
+        self._small = small
 
     def _read(self, data: memoryview, message: Message) -> Fields:
         return self._reader.read(data, message)
@@ -194,9 +201,18 @@ class _Walk:
             metadata=metadata.get(METADATA_KEY),
             nodes=len(parsed.nodes),
             weight_bytes=parsed.weight_bytes,
-            cost=_cost(parsed, {}),
+            cost=self._cost(parsed),
             _parsed=parsed,
         )
+
+    def _cost(self, parsed: _Parsed) -> Cost:
+        try:
+            return _cost(parsed, {})
+        except ModelError:
+            if self._small:
+                with suppress(ModelError):
+                    return _cost(parsed, {}, SMALL_SIDE)
+            raise
 
     def _opset(self, fields: Fields) -> int:
         """The version of ONNX's own operators. Other domains may be declared, as tools do, but not used."""
@@ -356,14 +372,14 @@ def _elements(stored: memoryview, kind: str, dtype: int, count: int) -> tuple[An
     return struct.unpack(f"<{count}{letter}", stored)
 
 
-def _cost(parsed: _Parsed, shapes: Mapping[str, Sequence[int]]) -> Cost:
+def _cost(parsed: _Parsed, shapes: Mapping[str, Sequence[int]], side: int = DEFAULT_SIDE) -> Cost:
     """Walk the graph from its inputs to its outputs, with N as BATCH. Raises ModelError."""
     values = dict(parsed.constants)
     batches = {port.shape[0] for port in parsed.inputs if port.shape and isinstance(port.shape[0], str)} - {""}
     for port in parsed.inputs:
         if port.name in values:
             raise ModelError(f"its input {_quoted(port.name)} is there twice, or also an initializer")
-        wanted = shapes.get(port.name, [DEFAULT_SIDE] * len(port.shape))
+        wanted = shapes.get(port.name, [side] * len(port.shape))
         if len(wanted) != len(port.shape):
             raise ModelError(f"its input {_quoted(port.name)} has {len(port.shape)} dimensions, not {len(wanted)}")
         shape = tuple(
@@ -374,7 +390,7 @@ def _cost(parsed: _Parsed, shapes: Mapping[str, Sequence[int]]) -> Cost:
             limit = f"valid: at most {MAX_ELEMENTS} elements"
             raise ModelError(f"its input {_quoted(port.name)} is {shown(shape)}; {limit}")
         values[port.name] = Value(port.dtype, shape)
-    totals = _Totals(parsed.weight_bytes)
+    totals = _Totals(parsed)
     for node in parsed.nodes:
         args: list[Value | None] = []
         for name in node.inputs:
@@ -411,10 +427,14 @@ def _agree(port: _Port, value: Value) -> None:
 class _Totals:
     """What the nodes so far come to, held to the limits."""
 
-    def __init__(self, weight_bytes: int) -> None:
+    def __init__(self, parsed: _Parsed) -> None:
         self.work = self.bytes = self.largest = self.loaded_bytes = self.loaded_work = 0
-        self.max_loaded_bytes = MAX_LOADED_BYTES + 8 * weight_bytes
-        self.max_loaded_work = MAX_LOADED_WORK + 64 * weight_bytes
+        self.max_loaded_bytes = MAX_LOADED_BYTES + 8 * parsed.weight_bytes
+        self.max_loaded_work = MAX_LOADED_WORK + 64 * parsed.weight_bytes
+        self.alive: dict[str, int] = {}  # name -> bytes
+        self.alive_bytes = self.peak = 0
+        self.last_reader = {name: node for node in parsed.nodes for name in node.inputs}
+        self.kept = {port.name for port in parsed.outputs}
 
     def add(self, node: Node, args: list[Value | None], made: list[Value], work: int, largest: int) -> None:
         size = sum(elements(value.shape) * DTYPES[value.dtype][1] for value in made)
@@ -425,6 +445,7 @@ class _Totals:
             self.loaded_work += per_image(work)
             self.loaded_bytes += per_image(size)
         else:  # onnxruntime may pack or transpose a constant anew for each node that reads it
+            self._live(node, made, largest)
             read = [arg for arg in args if arg is not None and arg.constant]
             self.loaded_bytes += sum(per_image(elements(arg.shape)) * DTYPES[arg.dtype][1] for arg in read)
         cost = self.cost
@@ -442,4 +463,16 @@ class _Totals:
 
     @property
     def cost(self) -> Cost:
-        return Cost(per_image(self.work), per_image(self.bytes), self.largest)
+        return Cost(per_image(self.work), per_image(self.bytes), self.largest, self.peak)
+
+    def _live(self, node: Node, made: list[Value], largest: int) -> None:
+        """What a node adds to what is alive of one image, and what nobody reads after it."""
+        sizes = [per_image(elements(value.shape)) for value in made]
+        for name, value, size in zip(node.outputs, made, sizes, strict=True):
+            self.alive[name] = size * DTYPES[value.dtype][1]
+            self.alive_bytes += self.alive[name]
+        scratch = 4 * largest if largest > max(sizes) else 0
+        self.peak = max(self.peak, self.alive_bytes + scratch)
+        for name in {*node.inputs, *node.outputs}:
+            if self.last_reader.get(name, node) is node and name not in self.kept:
+                self.alive_bytes -= self.alive.pop(name, 0)

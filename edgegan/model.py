@@ -1,4 +1,4 @@
-"""Load a model file and draw pictures: `load(path).sample(16, seed=7)`."""
+"""Load a model file and draw pictures, `load(path).sample(16, seed=7)`, or turn some into others, `.translate(...)`."""
 
 import hashlib
 import math
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from edgegan import noise
 from edgegan._order import in_order
 from edgegan.devices import AUTO, default_threads, onnxruntime
 from edgegan.errors import ArgumentError, ModelError, one_line
+from edgegan.gate import Cost, Graph, check
 from edgegan.image import blank_sheet, to_uint8
 from edgegan.session import open_session, read_file, spec_of
 from edgegan.spec import ModelSpec
@@ -24,7 +25,8 @@ from edgegan.spec import ModelSpec
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-    from edgegan.foreign import Adapter, Foreign
+    from edgegan.foreign import Adapter, Foreign, ForeignTranslator, TranslatorAdapter
+    from edgegan.translate import Picture, Tell
 
 BUILT_IN = Path(__file__).parent / "models" / "digits.onnx"
 BATCH = 8  # as fast as more, in less memory; fixed, so that pictures do not change with how many are asked for
@@ -44,7 +46,7 @@ def load(
     threads: int | None = None,
     *,
     bulk: bool = False,
-    foreign: "Foreign | None" = None,
+    foreign: "Foreign | ForeignTranslator | None" = None,
 ) -> "Generator":
     """Open a model: a file that edgegan-export wrote, its bytes, or (without `path`) the built-in digits.
 
@@ -53,7 +55,7 @@ def load(
     "coreml", "directml" or "xnnpack", where the installed onnxruntime has it. threads: of the CPU, default as many as
     this process's affinity and container allow; they share each batch. bulk: for hundreds of pictures in one call; on
     the CPU each thread draws a batch of its own, if the model is light: in less time and more memory. foreign: what a
-    generator's file does not say that somebody else exported.
+    file does not say that somebody else exported: `Foreign` for a generator, `ForeignTranslator` for what translates.
 
     Raises ModelError for anything that is not such a model, DeviceError for a provider that is not there or does not
     load, MissingExtraError without onnxruntime, ArgumentError for threads below 1.
@@ -64,14 +66,23 @@ def load(
     else:
         source = os.fspath(BUILT_IN if path is None else path)
         data = read_file(source)
-    session, provider, callers = open_session(data, source, threads, provider, bulk=bulk)
+    session, provider, callers = open_session(data, source, threads, provider, bulk=bulk, small=True)
     digest = hashlib.sha256(data).hexdigest()
+    adapter: Adapter | TranslatorAdapter | None = None
+    graph = None
     if foreign is None:
-        return Generator(session, spec_of(session, source), source, provider, digest, callers)
-    from edgegan.foreign import adapt
+        spec = spec_of(session, source)
+        if spec.task == "translate":
+            graph = check(data, source, small=True)
+    else:
+        from edgegan.foreign import Foreign, adapt, adapt_translator
 
-    adapter, spec = adapt(session, foreign, source)
-    return Generator(session, spec, source, provider, digest, callers, adapter)
+        if isinstance(foreign, Foreign):
+            adapter, spec = adapt(session, foreign, source)
+        else:
+            graph = check(data, source, small=True)
+            adapter, spec = adapt_translator(session, foreign, graph, source)
+    return Generator(session, spec, source, provider, digest, callers, adapter, graph)
 
 
 class Generator:
@@ -93,7 +104,8 @@ class Generator:
         provider: str,
         digest: str,
         callers: int,
-        adapter: "Adapter | None" = None,
+        adapter: "Adapter | TranslatorAdapter | None" = None,
+        graph: Graph | None = None,
     ) -> None:
         """Not for direct use: see `load`."""
         self.spec = spec
@@ -103,6 +115,8 @@ class Generator:
         self.callers = callers  # how many threads run batches at once: see bulk in load
         self.foreign = adapter.foreign if adapter else None  # as it was given to load
         self._adapter = adapter
+        self._graph = graph  # of a model that translates
+        self._costs: dict[tuple[int, int], Cost] = {}
         self._session: InferenceSession | None = session
         self._pid = os.getpid()
 
@@ -244,9 +258,13 @@ class Generator:
 
         The same bits on every device. Raises ArgumentError.
         """
-        assert self.spec.latent_dim is not None
         n = _whole("n", n, 1, MAX_COUNT)
-        return noise.normal(seed, n, self.spec.latent_dim, start=start, truncation=truncation)
+        return noise.normal(seed, n, self._latent_dim(), start=start, truncation=truncation)
+
+    def _latent_dim(self) -> int:
+        if self.spec.latent_dim is None:
+            raise ModelError(f"{self.source}: it turns pictures into others and draws none: use translate")
+        return self.spec.latent_dim
 
     def decode(
         self,
@@ -264,7 +282,7 @@ class Generator:
         ...: `decode(latents(n, seed), seed=seed)` is `sample(n, seed)`. Raises ArgumentError.
         """
         z = np.ascontiguousarray(latents, np.float32)
-        dim = self.spec.latent_dim
+        dim = self._latent_dim()
         if z.ndim != 2 or z.shape[1] != dim or not len(z):
             raise ArgumentError(f"latents have shape {list(z.shape)}; valid: [n, {dim}] with n at least 1")
         start = _whole("start", start, 0, 2**64 - len(z))
@@ -324,6 +342,20 @@ class Generator:
 
         return chain.from_iterable(in_order((partial(draw, z) for z in latents()), self.callers))
 
+    def translate(
+        self,
+        picture: "Picture",
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        max_memory: int | None = None,
+        tell: "Tell | None" = None,
+    ) -> Any:
+        """What a model that translates makes of a picture, of the same kind: see `edgegan.translate.translate`."""
+        from edgegan.translate import Tiling, translate
+
+        return translate(self, picture, Tiling(tile, overlap, max_memory), tell)
+
     def check_golden(self) -> int:
         """Draw the golden samples again: the largest difference of a pixel, 0..255, from those in the file.
 
@@ -351,9 +383,16 @@ class Generator:
     def run(self, feed: dict[str, NDArray[Any]]) -> F32:
         """The network's own output for inputs by name (`spec.inputs()`): [n, C, H, W] float32, about [-1, 1].
 
-        For comparing networks; to draw pictures use `sample` or `decode`. Raises ModelError if onnxruntime fails.
+        For comparing networks; to make pictures use `sample`, `decode` or `translate`. Raises ModelError if onnxruntime
+        fails.
         """
         spec, session = self.spec, self._open_session()
+        if spec.task == "translate":
+            n, _, h, w = feed["source"].shape
+            self.cost_of((h, w))
+            size = h * spec.scale, w * spec.scale
+        else:
+            n, size = len(feed["z"]), spec.image_size
         try:
             if self._adapter is not None:
                 images = self._adapter.run(session.run, feed)
@@ -363,10 +402,37 @@ class Generator:
                 (images,) = session.run(["image"], feed)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelError(f"{self.source}: onnxruntime failed to run it: {one_line(error)}") from error
-        expected = (len(feed["z"]), spec.channels, *spec.image_size)
+        expected = (n, spec.channels, *size)
         if images.shape != expected:
             raise ModelError(f"{self.source}: its output has shape {list(images.shape)}, expected {list(expected)}")
         return images
+
+    def cost_of(self, size: tuple[int, int]) -> Cost:
+        """What one picture of `size` (h, w) takes, of a model that translates.
+
+        Raises ModelError if that is more than the gate allows, or the network cannot take the size.
+        """
+        if self._graph is None:
+            raise ModelError(f"{self.source}: it draws pictures and takes none: use sample")
+        if size not in self._costs:
+            shapes: dict[str, tuple[int, ...]] = {"source": (1, self.spec.channels, *size)}
+            if self._adapter is not None:
+                shapes = cast("TranslatorAdapter", self._adapter).shapes(self.spec.channels, *size)
+            try:
+                self._costs[size] = self._graph.cost_of(shapes)
+            except ModelError as error:
+                raise ModelError(f"{self.source}: of a picture of {size[1]} x {size[0]}: {error}") from None
+        return self._costs[size]
+
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of the weights, of a model that translates."""
+        return 0 if self._graph is None else self._graph.weight_bytes
+
+    @property
+    def fixed_size(self) -> tuple[int | None, int | None]:
+        """The height and width that a model of another origin takes alone; None where they are free."""
+        return (getattr(self._adapter, "height", None), getattr(self._adapter, "width", None))
 
     def _open_session(self) -> "InferenceSession":
         if self._session is None:
@@ -432,7 +498,8 @@ def inputs_of(
     The one place that says so: the runtime, the exporter's golden samples and previews in training all ask here. z:
     other latents than the seed's. still: the noise of layers is that of picture `start` in all of them.
     """
-    assert spec.latent_dim is not None
+    if spec.latent_dim is None:
+        raise ModelError(f"the recipe '{spec.recipe}' turns pictures into others: it takes no latents")
     if z is None:
         z = noise.normal(seed, n, spec.latent_dim, start=start)
     feed: dict[str, NDArray[Any]] = {"z": z}

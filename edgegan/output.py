@@ -15,17 +15,16 @@ from numpy.lib import format as npy
 
 import edgegan
 from edgegan import noise
-from edgegan._files import atomic_write, resumable_write, shared_folder, write_all, write_whole
+from edgegan._files import resumable_write, shared_folder, write_all, write_whole
+from edgegan._folder import enter
 from edgegan._order import in_order
-from edgegan.errors import ArgumentError
 from edgegan.image import U8, columns_of, comfortable_zoom, encode_image, save_image, save_pngs
 from edgegan.model import BATCH, Generator
 from edgegan.provenance import Grid, Provenance
 
-MANIFEST = "samples.json"
+MANIFEST = "samples.json"  # what the pictures in a folder are, so that no others come among them
 GAP = 2  # pixels between the pictures of a grid
 _PAGE = 4096
-_MAX_MANIFEST = 2**24  # bytes
 
 Tell = Callable[[int, int], None]  # is told how many pictures are done, and how many of these were there already
 
@@ -216,8 +215,9 @@ def save_folder(path: str, request: Request, format: str, tell: Tell) -> None:
 
     with suppress(FileExistsError):
         os.mkdir(path)
+    identity = request.identity() | {"format": format}
     with shared_folder(path):
-        there = _Present(path, format, request) if _enter(path, request.identity() | {"format": format}) else None
+        there = _Present(path, format, request) if enter(path, MANIFEST, identity) else None
         callers = request.generator.callers
         drawing, counting = Semaphore(callers), Lock()
         token = os.urandom(8).hex()
@@ -264,67 +264,6 @@ def save_folder(path: str, request: Request, format: str, tell: Tell) -> None:
                     tell(skipped + written, skipped)
         finally:  # all threads are done here: what was drawn is written, even if Ctrl-C ended the drawing
             tell(skipped + written, skipped)
-
-
-def _enter(folder: str, identity: dict[str, Any]) -> bool:
-    """See that the folder is for these pictures, or make it so. Returns whether some may be there already."""
-    found = _read_manifest(folder)
-    if found is None:
-        with os.scandir(folder) as entries:
-            other = next((entry.name for entry in entries if not entry.name.startswith(".")), None)
-        found = _read_manifest(folder)  # once more: another shard may have come between
-        if found is None and other is not None:
-            raise ArgumentError(f"cannot write into {folder}: it holds other files ({other}); name a new folder")
-    if found is None and _claim(folder, identity):
-        return False
-    found = found or _read_manifest(folder) or {}
-    differences = [
-        f"{name} {_shown(found.get(name))}, not {_shown(value)}"
-        for name, value in identity.items()
-        if found.get(name) != value
-    ]
-    if differences:
-        raise ArgumentError(
-            f"cannot write into {folder}: its {MANIFEST} says {'; '.join(differences)}; name another folder"
-        )
-    return True
-
-
-def _shown(value: object) -> str:
-    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 20 else f"{text[:17]}..."
-
-
-def _read_manifest(folder: str) -> dict[str, Any] | None:
-    path = os.path.join(folder, MANIFEST)
-    try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read(_MAX_MANIFEST))
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ArgumentError(f"cannot write into {folder}: its {MANIFEST} is not of edgegan; name another folder")
-    return found
-
-
-def _claim(folder: str, identity: dict[str, Any]) -> bool:
-    """Write the manifest, whole, unless there is one by now. Returns whether this process did."""
-    path = os.path.join(folder, MANIFEST)
-    temporary = os.path.join(folder, f".edgegan-{os.urandom(8).hex()}.tmp")
-    with atomic_write(temporary) as file:
-        file.write(json.dumps(identity, indent=1).encode() + b"\n")
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-    return True
 
 
 class _Present:

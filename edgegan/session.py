@@ -46,13 +46,13 @@ def read_file(path: str, advice: str = "give an .onnx file that edgegan-export w
 
 
 def open_session(
-    data: bytes, source: str, threads: int, provider: str = CPU, *, bulk: bool = False
+    data: bytes, source: str, threads: int, provider: str = CPU, *, bulk: bool = False, small: bool = False
 ) -> tuple["InferenceSession", str, int]:
     """A session from the bytes of the file called `source`, the name of the provider that runs it, and its callers.
 
     Callers are how many threads may run batches at once: one, and onnxruntime's own `threads` share a batch on the CPU;
     or for `bulk`, `threads` where the CPU runs a LIGHT model, since to wake a thread for every short operator costs
-    more than it brings. The pictures are the same either way.
+    more than it brings. The pictures are the same either way. small: as `gate.check` takes it.
 
     Raises ModelError if the bytes are no model, DeviceError if the provider is not there or does not load,
     MissingExtraError without onnxruntime.
@@ -62,7 +62,7 @@ def open_session(
     if data[:1] != b"\x08":
         what = "is empty" if not data else "is not an ONNX model"
         raise ModelError(f"{source} {what}; give an .onnx file that edgegan-export wrote")
-    light = check(data, source).cost.activation_bytes <= LIGHT
+    light = check(data, source, small=small).cost.activation_bytes <= LIGHT
     for name in candidates(provider):
         callers = threads if bulk and light and name == CPU else 1
         try:
@@ -115,11 +115,10 @@ def spec_of(session: "InferenceSession", source: str) -> ModelSpec:
     if text is None:
         raise ModelError(
             f"{source}: it has no edgegan metadata, so edgegan-export did not write it; one of another "
-            "origin works once you say what it draws: edgegan sample FILE --range LOW,HIGH, or load(FILE, foreign=...)"
+            "origin works once you say what it draws: edgegan sample FILE --range LOW,HIGH (edgegan translate if it "
+            "takes pictures), or load(FILE, foreign=...)"
         )
     spec = ModelSpec.from_json(text, source)
-    if spec.task != "generate":
-        raise ModelError(f"{source}: its task is '{spec.task}'; this edgegan runs models that generate")
     try:
         inputs = {node.name: (node.type, node.shape) for node in session.get_inputs()}
         outputs = {node.name: (node.type, node.shape) for node in session.get_outputs()}

@@ -6,9 +6,9 @@ The graph has these inputs and one output, all named; N, the batch, is free:
     label    [N]              int64     class index                           if the model has classes
     psi      [1]              float32   truncation in style space             if it has a style space
     noise_k  [N, ...]         float32   noise of layer k = 0, 1, ..., N(0, 1) if it has noise inputs
-    image    [N, C, H, W]     float32   pixels in [-1, 1]; H and W are free   task "translate"
+    source   [N, C, H, W]     float32   pixels in [-1, 1]; H and W are free   task "translate"
 
-    image    [N, C, H, W]     float32   the output, pixels in [-1, 1]
+    image    [N, C, H, W]     float32   the output, pixels in [-1, 1]; scale * H by scale * W for "translate"
 
 `metadata_props["edgegan"]` holds the JSON form of a `ModelSpec`, at most 64 KiB. Reading is strict: a missing
 key, a wrong type, a number out of range or a newer format is a `ModelError` that names the file and the key.
@@ -33,6 +33,8 @@ MAX_GOLDEN_BYTES = 16 * 1024
 MAX_SIDE = 16384
 MAX_LATENT_DIM = 65536
 MAX_CLASSES = 65536
+MAX_SCALE = 64
+MAX_SIZE_MULTIPLE = 4096
 MAX_NAME = 256
 MAX_TEXT = 4096
 MAX_NOISE_INPUTS = 64
@@ -94,7 +96,7 @@ class ModelSpec:
     def inputs(self) -> dict[str, tuple[str, Shape]]:
         """Input name -> (NumPy dtype name, shape); a string in a shape ("N") is a free dimension."""
         if self.task == "translate":
-            return {"image": ("float32", ("N", self.channels, "H", "W"))}
+            return {"source": ("float32", ("N", self.channels, "H", "W"))}
         assert self.latent_dim is not None  # what from_json guarantees
         found: dict[str, tuple[str, Shape]] = {"z": ("float32", ("N", self.latent_dim))}
         if self.classes:
@@ -266,8 +268,8 @@ def _read_spec(r: _Reader) -> ModelSpec:
         channels=channels,
         latent_dim=latent_dim,
         classes=r.names("classes"),
-        scale=r.integer("scale", 1, 64),
-        size_multiple=r.integer("size_multiple", 1, 4096),
+        scale=r.integer("scale", 1, MAX_SCALE),
+        size_multiple=r.integer("size_multiple", 1, MAX_SIZE_MULTIPLE),
         precision=r.text("precision", limit=MAX_NAME),
         dataset=r.text("dataset"),
         dataset_digest=r.text("dataset_digest"),

@@ -305,7 +305,7 @@ def seed_corpus(folder: Path) -> None:
     """Each function with some random arguments, and with none."""
     rng = np.random.default_rng(0)
     folder.mkdir()
-    for choice in range(16):
+    for choice in range(18):
         for length in (0, 8, 40, 200):
             data = bytes([choice]) + rng.integers(0, 256, length, np.uint8).tobytes()
             (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)

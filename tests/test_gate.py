@@ -233,7 +233,9 @@ def test_an_image_too_small_leaves_no_tensor_empty() -> None:
 def test_cost_is_that_of_one_image() -> None:
     nodes = [node("MatMul", "z weights", "h"), node("Relu", "h", "image")]
     graph = check(model(nodes, {"weights": gaussian(8, 16)}, output=("N", 16)), "m")
-    assert graph.cost == Cost(multiply_adds=8 * 16 + 16, activation_bytes=2 * 16 * 4, largest=16)
+    assert graph.cost == Cost(
+        multiply_adds=8 * 16 + 16, activation_bytes=2 * 16 * 4, largest=16, peak_bytes=2 * 16 * 4
+    )
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 20, 23])
@@ -254,7 +256,7 @@ def exported() -> dict[str, bytes]:
     made = {}
     for name in recipes.names():
         recipe = recipes.load(name)
-        config, shape = recipe.Config(), DataShape(28, 28, 1, ())
+        config, shape = recipe.Config(), DataShape(28, 28, 1, ("a", "b"))
         module = recipe.export_module(recipe.build(config, shape)).eval()
         spec = recipe.spec(config, shape)
         made[name] = describe(to_model(module, spec), spec, module)

@@ -77,7 +77,7 @@ def test_inputs_and_outputs() -> None:
         "noise_1": ("float32", ("N", 7)),
     }
     assert FULL.outputs() == {"image": ("float32", ("N", 1, 4, 6))}
-    assert TRANSLATE.inputs() == {"image": ("float32", ("N", 1, "H", "W"))}
+    assert TRANSLATE.inputs() == {"source": ("float32", ("N", 1, "H", "W"))}
     assert TRANSLATE.outputs() == {"image": ("float32", ("N", 1, "H", "W"))}
     assert list(ModelSpec("x", (1, 1), 3, 1).inputs()) == ["z"]
 

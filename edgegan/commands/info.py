@@ -38,12 +38,19 @@ def info(model: str | None, as_json: bool) -> None:
 def _lines(generator: "Generator") -> list[tuple[str, Any]]:
     spec, golden = generator.spec, generator.spec.golden
     h, w = spec.image_size
+    if spec.task == "translate":
+        side = "" if spec.size_multiple == 1 else f" in multiples of {spec.size_multiple}"
+        takes = [("takes", f"pictures of any size{side}, and makes them {spec.scale} times as large")]
+    else:
+        takes = [
+            ("latents", str(spec.latent_dim)),
+            ("classes", f"{len(spec.classes)}: {', '.join(spec.classes)}" if spec.classes else "none"),
+        ]
     return [
         ("model", generator.source),
         ("recipe", spec.recipe),
         ("pictures", f"{w}x{h}, {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"),
-        ("latents", spec.latent_dim),
-        ("classes", f"{len(spec.classes)}: {', '.join(spec.classes)}" if spec.classes else "none"),
+        *takes,
         ("precision", spec.precision),
         ("trained on", " ".join(filter(None, (spec.dataset, spec.dataset_digest[:12])))),
         ("trained for", f"{spec.kimg:g} thousand images"),

@@ -186,9 +186,9 @@ def sample(
 class Meter:
     """How far it is; a bar on stderr if that is a terminal and the work lasts."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, unit: str = "images") -> None:
         self.done = self.there = 0
-        self._total = total
+        self._total, self._unit = total, unit
         self._bar: Any = None
         self._start = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -227,7 +227,7 @@ class Meter:
             return ""
         minutes, seconds = divmod(int((self._total - self.done) / rate), 60)
         left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
-        return f"{rate:.{0 if rate >= 10 else 1}f} images/s, {left} left"
+        return f"{rate:.{0 if rate >= 10 else 1}f} {self._unit}/s, {left} left"
 
 
 def _labels_of(generator: "Generator", labels: str | None) -> list[int]:

@@ -268,6 +268,77 @@ static PyObject *core_to_float(PyObject *module, PyObject *args)
     return result(status);
 }
 
+/* Tiles */
+
+static edgegan_strides strides_of(const Py_buffer *view)
+{
+    const edgegan_strides found = {view->strides[0], view->strides[1], view->strides[2], view->strides[3]};
+    return found;
+}
+
+static edgegan_shape shape_of(const Py_buffer *view)
+{
+    const edgegan_shape found = {(size_t)view->shape[0], (size_t)view->shape[1], (size_t)view->shape[2],
+                                 (size_t)view->shape[3]};
+    return found;
+}
+
+static PyObject *core_tile(PyObject *module, PyObject *args)
+{
+    PyObject *pixels, *images;
+    Py_ssize_t y, x;
+    Py_buffer bytes, floats;
+    edgegan_status status = EDGEGAN_ERROR_BUFFER;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OnnO", &pixels, &y, &x, &images) || !get_buffer(pixels, &bytes, 0, 4, 'B'))
+        return NULL;
+    if (!get_buffer(images, &floats, 1, 4, 'f')) {
+        PyBuffer_Release(&bytes);
+        return NULL;
+    }
+    if (bytes.shape[0] == floats.shape[0] && bytes.shape[3] == floats.shape[1]) {
+        const edgegan_strides from = {bytes.strides[0], bytes.strides[3], bytes.strides[1], bytes.strides[2]};
+        PyThreadState *state = begin(elements(&floats));
+        status = edgegan_tile((size_t)bytes.shape[1], (size_t)bytes.shape[2], bytes.buf, from, y, x, shape_of(&floats),
+                              floats.buf, strides_of(&floats));
+        end(state);
+    }
+    PyBuffer_Release(&bytes);
+    PyBuffer_Release(&floats);
+    return result(status);
+}
+
+static PyObject *core_blend(PyObject *module, PyObject *args)
+{
+    PyObject *before_object, *weights_object, *images_object;
+    Py_buffer before, weights, images;
+    edgegan_status status = EDGEGAN_ERROR_BUFFER;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOO", &before_object, &weights_object, &images_object) ||
+        !get_buffer(before_object, &before, 0, 4, 'f'))
+        return NULL;
+    if (!get_buffer(weights_object, &weights, 0, 1, 'f')) {
+        PyBuffer_Release(&before);
+        return NULL;
+    }
+    if (!get_buffer(images_object, &images, 1, 4, 'f')) {
+        PyBuffer_Release(&before);
+        PyBuffer_Release(&weights);
+        return NULL;
+    }
+    if (memcmp(before.shape, images.shape, 4 * sizeof *before.shape) == 0 && weights.shape[0] == images.shape[2]
+        && weights.strides[0] == 4) {
+        PyThreadState *state = begin(elements(&images));
+        status = edgegan_blend(shape_of(&images), before.buf, strides_of(&before), weights.buf, images.buf,
+                               strides_of(&images));
+        end(state);
+    }
+    PyBuffer_Release(&before);
+    PyBuffer_Release(&weights);
+    PyBuffer_Release(&images);
+    return result(status);
+}
+
 /* PNG */
 
 /* (keyword, text, keyword, text, ...), each bytes of UTF-8, as an array of pairs to be freed; NULL with an exception. */
@@ -473,6 +544,10 @@ static PyMethodDef methods[] = {
     {"to_uint8", (PyCFunction)(void (*)(void))core_to_uint8, METH_FASTCALL,
      "to_uint8(images: float32 [n, c, h, w], out: uint8 [n, h * zoom, w * zoom, c], zoom)"},
     {"to_float", core_to_float, METH_VARARGS, "to_float(pixels: uint8 [n, h, w, c], out: float32 [n, c, h, w])"},
+    {"tile", core_tile, METH_VARARGS,
+     "tile(pixels: uint8 [n, height, width, c], y, x, out: float32 [n, c, h, w]), mirrored outside the pixels"},
+    {"blend", core_blend, METH_VARARGS,
+     "blend(before: float32 [n, c, h, w], weights: float32 [h], images: float32 [n, c, h, w]), in place"},
     {"png", core_png, METH_VARARGS,
      "png(pixels: uint8 [h, w, c], (keyword, text, ...): tuple of bytes) -> bytes, the file"},
     {"save_pngs", core_save_pngs, METH_VARARGS,
@@ -493,7 +568,7 @@ static int core_exec(PyObject *module)
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)core_exec}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_core", "edgegan's noise, pixels and PNG files in C.", 0, methods, slots, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_core", "edgegan's noise, pixels, tiles and PNG files in C.", 0, methods, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

@@ -125,6 +125,24 @@ edgegan_status edgegan_to_uint8(edgegan_shape shape, const void *images, edgegan
 edgegan_status edgegan_to_float(edgegan_shape shape, const void *pixels, edgegan_strides from, void *images,
                                 edgegan_strides to);
 
+/* Tiles
+ *
+ * A large picture is translated in tiles that overlap. A tile is taken with edgegan_tile and given to the network; where
+ * two results overlap, edgegan_blend leads from one over into the next; edgegan_to_uint8 turns what is done to pixels.
+ */
+
+/* uint8 -> float, as edgegan_to_float, of the shape.h x shape.w pixels from row y and column x on. They may lie outside
+ * the picture, which is height x width and goes on mirrored at its first and last pixels, over and over (0 1 2 3 2 1 0
+ * 1 ...). pixels is [n, height, width, c]; height and width are 1 .. EDGEGAN_MAX_ELEMENTS, y and x at most that far from
+ * 0 (else EDGEGAN_ERROR_ARGUMENT). */
+edgegan_status edgegan_tile(size_t height, size_t width, const void *pixels, edgegan_strides from, ptrdiff_t y,
+                            ptrdiff_t x, edgegan_shape shape, void *images, edgegan_strides to);
+
+/* images = before + (images - before) * weights[row], each step rounded to float: both are [n, c, h, w] of floats,
+ * weights is [h]. To go from left to right instead, exchange h and w in the shape and in the strides. */
+edgegan_status edgegan_blend(edgegan_shape shape, const void *before, edgegan_strides from, const float *weights,
+                             void *images, edgegan_strides to);
+
 /* PNG
  *
  * A whole file (PNG, third edition, W3C 2025; zlib and deflate, RFC 1950 and 1951) from 8-bit pixels: grey,

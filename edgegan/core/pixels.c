@@ -4,31 +4,9 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "pixels.h"
 
 enum { PIECE = 256 }; /* pixels that pass through buffers at once where a row is not laid out as kernels want it */
-
-static const uint8_t *at(const void *base, ptrdiff_t offset)
-{
-    return (const uint8_t *)base + offset;
-}
-
-/* Sets *total; 0 on a product beyond the limit. */
-static int has_room(edgegan_shape shape, size_t zoom, size_t *total)
-{
-    const size_t sizes[] = {shape.n, shape.c, shape.h, shape.w, zoom, zoom};
-    *total = 1;
-    for (int i = 0; i < 6; i++)
-        if (sizes[i] == 0) {
-            *total = 0;
-            return 1;
-        }
-    for (int i = 0; i < 6; i++) {
-        if (sizes[i] > EDGEGAN_MAX_ELEMENTS / *total)
-            return 0;
-        *total *= sizes[i];
-    }
-    return 1;
-}
 
 /* Whether kernels can read or write the rows of one image as they are: floats of a channel side by side, pixels too. */
 static int is_plain(edgegan_shape shape, edgegan_strides floats, edgegan_strides bytes)
@@ -58,7 +36,7 @@ static void plain_to_uint8(const edgegan_kernels *kernels, edgegan_shape shape, 
     for (size_t y = 0; y < shape.h; y++) {
         const uint8_t *planes[4];
         for (size_t k = 0; k < shape.c; k++)
-            planes[k] = at(image, (ptrdiff_t)y * from.h + (ptrdiff_t)k * from.c);
+            planes[k] = edgegan_at(image, (ptrdiff_t)y * from.h + (ptrdiff_t)k * from.c);
         kernels->to_uint8(planes, shape.c, shape.w, pixels + (ptrdiff_t)y * to.h);
     }
 }
@@ -74,7 +52,7 @@ static void strided_to_uint8(const edgegan_kernels *kernels, edgegan_shape shape
                 const size_t count = shape.w - x < PIECE ? shape.w - x : PIECE;
                 const ptrdiff_t first = (ptrdiff_t)k * from.c + (ptrdiff_t)y * from.h + (ptrdiff_t)x * from.w;
                 for (size_t i = 0; i < count; i++)
-                    memcpy(floats + 4 * i, at(image, first + (ptrdiff_t)i * from.w), 4);
+                    memcpy(floats + 4 * i, edgegan_at(image, first + (ptrdiff_t)i * from.w), 4);
                 kernels->to_uint8(plane, 1, count, bytes);
                 const ptrdiff_t place = (ptrdiff_t)k * to.c + (ptrdiff_t)y * to.h + (ptrdiff_t)x * to.w;
                 for (size_t i = 0; i < count; i++)
@@ -102,7 +80,7 @@ edgegan_status edgegan_to_uint8(edgegan_shape shape, const void *images, edgegan
     size_t total;
     if (zoom < 1 || zoom > 65535)
         return EDGEGAN_ERROR_ARGUMENT;
-    if (!has_room(shape, zoom, &total))
+    if (!edgegan_has_room(shape, zoom, &total))
         return EDGEGAN_ERROR_OVERFLOW;
     if (total == 0)
         return EDGEGAN_OK;
@@ -113,7 +91,7 @@ edgegan_status edgegan_to_uint8(edgegan_shape shape, const void *images, edgegan
     if (plain && zoom == 1)
         shape = joined(shape, from, to);
     for (size_t i = 0; i < shape.n; i++) {
-        const uint8_t *image = at(images, (ptrdiff_t)i * from.n);
+        const uint8_t *image = edgegan_at(images, (ptrdiff_t)i * from.n);
         uint8_t *picture = (uint8_t *)pixels + (ptrdiff_t)i * to.n;
         if (plain)
             plain_to_uint8(kernels, shape, image, from, picture, places);
@@ -147,7 +125,7 @@ static void strided_to_float(const edgegan_kernels *kernels, edgegan_shape shape
                 const size_t count = shape.w - x < PIECE ? shape.w - x : PIECE;
                 const ptrdiff_t first = (ptrdiff_t)k * from.c + (ptrdiff_t)y * from.h + (ptrdiff_t)x * from.w;
                 for (size_t i = 0; i < count; i++)
-                    bytes[i] = *at(pixels, first + (ptrdiff_t)i * from.w);
+                    bytes[i] = *edgegan_at(pixels, first + (ptrdiff_t)i * from.w);
                 kernels->to_float(bytes, 1, count, plane);
                 const ptrdiff_t place = (ptrdiff_t)k * to.c + (ptrdiff_t)y * to.h + (ptrdiff_t)x * to.w;
                 for (size_t i = 0; i < count; i++)
@@ -159,7 +137,7 @@ edgegan_status edgegan_to_float(edgegan_shape shape, const void *pixels, edgegan
                                 edgegan_strides to)
 {
     size_t total;
-    if (!has_room(shape, 1, &total))
+    if (!edgegan_has_room(shape, 1, &total))
         return EDGEGAN_ERROR_OVERFLOW;
     if (total == 0)
         return EDGEGAN_OK;
@@ -168,7 +146,7 @@ edgegan_status edgegan_to_float(edgegan_shape shape, const void *pixels, edgegan
     if (plain)
         shape = joined(shape, to, from);
     for (size_t i = 0; i < shape.n; i++) {
-        const uint8_t *picture = at(pixels, (ptrdiff_t)i * from.n);
+        const uint8_t *picture = edgegan_at(pixels, (ptrdiff_t)i * from.n);
         uint8_t *image = (uint8_t *)images + (ptrdiff_t)i * to.n;
         if (plain)
             plain_to_float(kernels, shape, picture, from, image, to);

@@ -353,6 +353,75 @@ static void test_layouts(void)
     }
 }
 
+/* The pixel at a position of a row of `size` that goes on mirrored, found by walking. */
+static size_t mirrored(int position, size_t size)
+{
+    int at = 0, step = 1;
+    for (int i = 0; i < abs(position); i++) {
+        if (size == 1)
+            return 0;
+        if (at + step < 0 || at + step >= (int)size)
+            step = -step;
+        at += step;
+    }
+    return (size_t)at;
+}
+
+static void test_tiles(void)
+{
+    random_state = 7; /* for the digest: how many instruction sets were tested until now depends on the processor */
+    for (int turn = 0; turn < 1000; turn++) {
+        const size_t count = 1 + random_below(3), channels = 1 + random_below(5); /* in this order */
+        const size_t tall = 1 + random_below(20), broad = 1 + random_below(40);
+        const size_t high = 1 + random_below(12), wide = 1 + random_below(30) + (turn % 50 ? 0 : 300);
+        const edgegan_shape shape = {count, channels, tall, broad}, picture = {count, channels, high, wide};
+        const int y = (int)random_below(60) - 30, x = (int)random_below(90) - 45;
+        buffer bytes = random_layout(picture, 1), floats = random_layout(shape, 4), before = random_layout(shape, 4);
+        float weights[20], blended[2];
+        for (size_t n = 0; n < shape.n; n++)
+            for (size_t c = 0; c < shape.c; c++)
+                for (size_t h = 0; h < picture.h; h++)
+                    for (size_t w = 0; w < picture.w; w++)
+                        fill(element(&bytes, n, c, h, w), 1);
+        expect(edgegan_tile(picture.h, picture.w, bytes.memory + bytes.origin, bytes.strides, y, x, shape,
+                            floats.memory + floats.origin, floats.strides) == EDGEGAN_OK, "a tile");
+        for (size_t h = 0; h < shape.h; h++)
+            weights[h] = (float)random_below(1000) / 999;
+        int right = 1;
+        for (size_t n = 0; n < shape.n; n++)
+            for (size_t c = 0; c < shape.c; c++)
+                for (size_t h = 0; h < shape.h; h++)
+                    for (size_t w = 0; w < shape.w; w++) {
+                        uint8_t expected[4], *planes[1] = {expected};
+                        const size_t row = mirrored(y + (int)h, picture.h), column = mirrored(x + (int)w, picture.w);
+                        edgegan_kernels_scalar.to_float(element(&bytes, n, c, row, column), 1, 1, planes);
+                        right &= memcmp(element(&floats, n, c, h, w), expected, 4) == 0;
+                        const float from = (float)random_below(2001) / 1000 - 1;
+                        memcpy(element(&before, n, c, h, w), &from, 4);
+                    }
+        expect(right, "the elements of a tile");
+        buffer copy = floats;
+        const size_t last = shape.h - 1;
+        memcpy(blended, element(&floats, 0, 0, last, 0), 4);
+        expect(edgegan_blend(shape, before.memory + before.origin, before.strides, weights,
+                             copy.memory + copy.origin, copy.strides) == EDGEGAN_OK, "a blend");
+        float from, got;
+        memcpy(&from, element(&before, 0, 0, last, 0), 4);
+        memcpy(&got, element(&floats, 0, 0, last, 0), 4);
+        expect(fabsf(got - (from * (1 - weights[last]) + blended[0] * weights[last])) < 5e-7f, "what is blended");
+        for (size_t n = 0; n < shape.n; n++)
+            for (size_t c = 0; c < shape.c; c++)
+                for (size_t h = 0; h < shape.h; h++)
+                    for (size_t w = 0; w < shape.w; w++) {
+                        memcpy(blended, element(&floats, n, c, h, w), 4);
+                        add_floats_to_digest(blended, 1);
+                    }
+        free(bytes.memory);
+        free(floats.memory);
+        free(before.memory);
+    }
+}
+
 static void test_interpolation(void)
 {
     enum { DIM = 130, STEPS = 5 };
@@ -601,6 +670,8 @@ static void test_errors(void)
     for (size_t i = 0; i < sizeof beyond / sizeof *beyond; i++) {
         expect(edgegan_to_uint8(beyond[i], NULL, none, NULL, none, 1) == EDGEGAN_ERROR_OVERFLOW, "to_uint8 beyond");
         expect(edgegan_to_float(beyond[i], NULL, none, NULL, none) == EDGEGAN_ERROR_OVERFLOW, "to_float beyond");
+        expect(edgegan_tile(1, 1, NULL, none, 0, 0, beyond[i], NULL, none) == EDGEGAN_ERROR_OVERFLOW, "a tile beyond");
+        expect(edgegan_blend(beyond[i], NULL, none, NULL, NULL, none) == EDGEGAN_ERROR_OVERFLOW, "blending beyond");
     }
     const edgegan_shape empty = {SIZE_MAX, 0, SIZE_MAX, 3}, one = {1, 1, 1, 1};
     const edgegan_shape wide = {0, 1, 1, SIZE_MAX / 4 + 1};
@@ -609,6 +680,17 @@ static void test_errors(void)
     expect(edgegan_to_float(wide, NULL, bytes, NULL, plain) == EDGEGAN_OK, "no image of a huge width");
     expect(edgegan_to_uint8(empty, NULL, none, NULL, none, 1) == EDGEGAN_OK, "nothing to do");
     expect(edgegan_to_float(empty, NULL, none, NULL, none) == EDGEGAN_OK, "nothing to do");
+    expect(edgegan_tile(1, 1, NULL, none, 0, 0, empty, NULL, none) == EDGEGAN_OK, "nothing to take");
+    expect(edgegan_blend(empty, NULL, none, NULL, NULL, none) == EDGEGAN_OK, "nothing to blend");
+    static const size_t sides[][2] = {{0, 1}, {1, 0}, {0x80000000u, 1}, {1, SIZE_MAX}};
+    for (size_t i = 0; i < sizeof sides / sizeof *sides; i++)
+        expect(edgegan_tile(sides[i][0], sides[i][1], NULL, none, 0, 0, one, NULL, none) == EDGEGAN_ERROR_ARGUMENT,
+               "a picture of no size, or too large");
+#if PTRDIFF_MAX > 0x7FFFFFFF
+    const ptrdiff_t far = (ptrdiff_t)0x7FFFFFFF + 1;
+    expect(edgegan_tile(1, 1, NULL, none, far, 0, one, NULL, none) == EDGEGAN_ERROR_ARGUMENT, "a row too far");
+    expect(edgegan_tile(1, 1, NULL, none, 0, -far, one, NULL, none) == EDGEGAN_ERROR_ARGUMENT, "a column too far");
+#endif
     expect(edgegan_to_uint8(one, NULL, none, NULL, none, 0) == EDGEGAN_ERROR_ARGUMENT, "zoom 0");
     expect(edgegan_to_uint8(one, NULL, none, NULL, none, 65535) == EDGEGAN_ERROR_OVERFLOW, "zoom 65535");
 
@@ -641,6 +723,7 @@ int main(int argc, char **argv)
             test_all_words(found[i]);
     }
     test_layouts();
+    test_tiles();
     test_interpolation();
     test_png();
     test_texts();

@@ -324,6 +324,83 @@ static void fuzz_pixels(int backwards)
     free(bytes.memory);
 }
 
+/* The pixel at a position of a row of `size` that goes on mirrored. */
+static size_t mirrored(int64_t position, size_t size)
+{
+    const int64_t period = size > 1 ? 2 * ((int64_t)size - 1) : 1, phase = (position % period + period) % period;
+    return (size_t)(phase < (int64_t)size ? phase : period - phase);
+}
+
+static void fuzz_tile(void)
+{
+    const edgegan_shape shape = {1 + take_below(3), 1 + take_below(5), 1 + take_below(20), 1 + take_below(40)};
+    const edgegan_shape picture = {shape.n, shape.c, 1 + take_below(10), 1 + take_below(300)};
+    const int far = take(1) % 8 == 0; /* anywhere that is allowed, or not */
+    const int64_t y = far ? (int64_t)take(8) : (int64_t)take_below(100) - 50;
+    const int64_t x = far ? (int64_t)take(5) - 0x80000000ll : (int64_t)take_below(1000) - 500;
+    buffer bytes = take_layout(picture, 1, 1), floats = take_layout(shape, 4, 0);
+    const uint32_t seed = (uint32_t)take(4);
+    for (size_t i = 0; i < bytes.span; i++)
+        bytes.memory[i] = (uint8_t)((seed + i) * 2654435761u >> 24);
+    memset(floats.memory, 7, floats.span);
+    const edgegan_status status = edgegan_tile(picture.h, picture.w, bytes.memory + bytes.origin, bytes.strides,
+                                               (ptrdiff_t)y, (ptrdiff_t)x, shape, floats.memory + floats.origin,
+                                               floats.strides);
+    const int valid = y >= -0x7FFFFFFF && y <= 0x7FFFFFFF && x >= -0x7FFFFFFF && x <= 0x7FFFFFFF;
+    require((status == EDGEGAN_OK) == valid, "a tile: valid positions, and no others, are taken");
+    for (size_t i = 0; !valid && i < floats.span; i++)
+        require(floats.memory[i] == 7, "a tile: an error leaves its output");
+    for (size_t n = 0; valid && n < shape.n; n++)
+        for (size_t c = 0; c < shape.c; c++)
+            for (size_t h = 0; h < shape.h; h++)
+                for (size_t w = 0; w < shape.w; w++) {
+                    float got;
+                    memcpy(&got, element(&floats, n, c, h, w), 4);
+                    const uint8_t p = *element(&bytes, n, c, mirrored(y + (int64_t)h, picture.h),
+                                               mirrored(x + (int64_t)w, picture.w));
+                    require(got == (float)p / 127.5f - 1, "a tile: each float is that of its pixel");
+                }
+    free(floats.memory);
+    free(bytes.memory);
+}
+
+static void fuzz_blend(void)
+{
+    const edgegan_shape shape = {1 + take_below(3), 1 + take_below(5), 1 + take_below(20), 1 + take_below(40)};
+    buffer before = take_layout(shape, 4, 1), images = take_layout(shape, 4, 0);
+    float weights[21];
+    for (size_t h = 0; h < shape.h; h++)
+        weights[h] = take_float();
+    for (size_t i = 0; i + 4 <= before.span; i += 4) {
+        const float value = take_float();
+        memcpy(before.memory + i, &value, 4);
+    }
+    for (size_t i = 0; i + 4 <= images.span; i += 4) {
+        const float value = take_float();
+        memcpy(images.memory + i, &value, 4);
+    }
+    uint8_t *const old = bytes_of(images.span);
+    memcpy(old, images.memory, images.span);
+    require(edgegan_blend(shape, before.memory + before.origin, before.strides, weights, images.memory + images.origin,
+                          images.strides) == EDGEGAN_OK, "a blend: any layout is taken");
+    for (size_t n = 0; n < shape.n; n++)
+        for (size_t c = 0; c < shape.c; c++)
+            for (size_t h = 0; h < shape.h; h++)
+                for (size_t w = 0; w < shape.w; w++) {
+                    const uint8_t *const place = element(&images, n, c, h, w);
+                    float a, b, got;
+                    memcpy(&a, element(&before, n, c, h, w), 4);
+                    memcpy(&b, old + (place - images.memory), 4);
+                    memcpy(&got, place, 4);
+                    const volatile float apart = b - a, part = apart * weights[h]; /* each rounded by itself */
+                    const float expected = a + part;
+                    require(got == expected || (isnan(got) && isnan(expected)), "a blend: each step is rounded");
+                }
+    free(old);
+    free(images.memory);
+    free(before.memory);
+}
+
 /* Shapes of any size, with buffers that do not exist: nothing may be touched. */
 static void fuzz_shapes(void)
 {
@@ -349,6 +426,11 @@ static void fuzz_shapes(void)
     if (empty || too_much_unzoomed)
         require(edgegan_to_float(shape, NULL, strides, NULL, strides) == (empty ? EDGEGAN_OK : EDGEGAN_ERROR_OVERFLOW),
                 "to_float: too much, or nothing to do");
+    if (empty || too_much_unzoomed) {
+        const edgegan_status expected = empty ? EDGEGAN_OK : EDGEGAN_ERROR_OVERFLOW;
+        require(edgegan_tile(1, 1, NULL, strides, 0, 0, shape, NULL, strides) == expected, "a tile: too much, or none");
+        require(edgegan_blend(shape, NULL, strides, NULL, NULL, strides) == expected, "a blend: too much, or nothing");
+    }
 }
 
 /* PNG */
@@ -534,7 +616,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     input = data;
     input_left = size;
-    const unsigned choice = (unsigned)take(1) % 16;
+    const unsigned choice = (unsigned)take(1) % 18;
     if (choice < 3)
         fuzz_noise(choice);
     else if (choice == 3)
@@ -553,7 +635,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const int status = (int)take(2) - 1000;
         require(edgegan_message((edgegan_status)status)[0] != '\0', "a message");
         require(edgegan_instruction_set()[0] != '\0' && edgegan_check() == EDGEGAN_OK, "edgegan_check");
-    } else
+    } else if (choice == 12)
+        fuzz_tile();
+    else if (choice == 13)
+        fuzz_blend();
+    else
         fuzz_png();
     return 0;
 }

@@ -72,6 +72,21 @@ def pixels() -> None:
             use(floats)
 
 
+def tiles() -> None:
+    for channels in (1, 2, 3, 4):
+        for h, w in [(1, 1), (2, 3), (9, 40), (40, 9)]:
+            pictures = rng.integers(0, 256, (2, h, w, channels), np.uint8)
+            for y, x, high, wide in [(0, 0, h, w), (-7, -3, 20, 50), (h, -90, 3, 100)]:
+                out = np.empty((2, channels, high, wide), np.float32)
+                same("tile", pictures, y, x, out=(out,))
+                same("tile", pictures[:, ::-1, ::-1], y, x, out=(out,))
+                a, b = rng.uniform(-1, 1, (2, *out.shape)).astype(np.float32)
+                core.blend(a, np.linspace(0, 1, high, dtype=np.float32), b)
+                use(b)
+                core.blend(a.swapaxes(2, 3), np.linspace(0, 1, wide, dtype=np.float32), b.swapaxes(2, 3))
+                use(b)
+
+
 def files() -> None:
     texts = (b"Title", b"digits", b"Author", "Jürgen €".encode(), b"Comment", b"")
     for channels in (1, 2, 3, 4):
@@ -106,6 +121,11 @@ def refusals() -> None:
         ("to_uint8", np.empty((1, 1, 2, 2), np.float32), np.empty((1, 2, 2, 1), np.uint8), 2),
         ("to_uint8", np.empty((1, 1, 2, 2), np.float32), np.empty((1, 2, 2, 1), np.uint8), -1),
         ("to_float", np.empty((1, 2, 2, 1), np.uint8), np.empty((1, 1, 2, 3), np.float32)),
+        ("tile", np.zeros((1, 2, 2, 3), np.uint8), 0, 0, np.empty((1, 1, 2, 2), np.float32)),
+        ("tile", np.zeros((1, 2, 2, 1), np.uint8), 2**31, 0, np.empty((1, 1, 2, 2), np.float32)),
+        ("tile", np.zeros((1, 0, 2, 1), np.uint8), 0, 0, np.empty((1, 1, 2, 2), np.float32)),
+        ("blend", *(np.empty(shape, np.float32) for shape in ((1, 1, 2, 2), (3,), (1, 1, 2, 2)))),
+        ("blend", *(np.empty(shape, np.float32) for shape in ((1, 1, 2, 3), (2,), (1, 1, 2, 2)))),
         ("png", np.empty((0, 3, 1), np.uint8), ()),
         ("png", np.empty((3, 3, 5), np.uint8), ()),
         ("png", np.zeros((3, 3, 1), np.uint8), (b"", b"")),
@@ -123,6 +143,7 @@ def refusals() -> None:
 assert _backend.NAME == "c"
 noise()
 pixels()
+tiles()
 files()
 refusals()
 print("done", core.instruction_set())

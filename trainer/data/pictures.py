@@ -8,16 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from edgegan.decode import FORMATS
+from edgegan.decode import SUFFIXES as SUFFIXES  # for those who ask which files are pictures
 from edgegan.errors import printable
 
 Progress = Callable[[int, int, str], None]
 
-# Only formats with plain, widely used decoders: Pillow would start Ghostscript for an EPS named .png.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
-)
 # Pictures that are not read. Passing over them as over a .txt would shrink the set in silence: errors.
 OTHER_SUFFIXES = frozenset(
     {".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl", ".svg", ".svgz", ".psd", ".xcf"}
