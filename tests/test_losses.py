@@ -1,14 +1,16 @@
 """The mathematics of training against answers known from elsewhere: losses, averages, schedules, distances."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
 from edgegan.errors import ArgumentError
+from edgegan.model import inputs_of
 from edgegan.trainer import losses, recipes
-from edgegan.trainer.ema import EMA, averaged
+from edgegan.trainer.ema import EMA
 from edgegan.trainer.metrics.sliced_wasserstein import sliced_wasserstein
 from edgegan.trainer.recipe import Batch, DataShape, Progress
 
@@ -36,6 +38,76 @@ def test_generator_nonsaturating_rewards_fakes_that_pass_for_real() -> None:
     assert losses.generator_nonsaturating(logits(9.0)) < losses.generator_nonsaturating(logits(-9.0))
 
 
+# (discriminator's, generator's loss) and what they are of these logits, by hand. softplus(a) = log(1 + e^a).
+REAL, FAKE = (2.0, -1.0), (-3.0, 0.5)
+
+
+def softplus(a: float) -> float:
+    return math.log1p(math.exp(a))
+
+
+KNOWN = {
+    "minimax": (
+        (softplus(-2) + softplus(1) + softplus(-3) + softplus(0.5)) / 2,
+        math.log((1 - 1 / (1 + math.exp(3))) * (1 - 1 / (1 + math.exp(-0.5)))) / 2,
+    ),
+    "nonsaturating": (
+        (softplus(-2) + softplus(1) + softplus(-3) + softplus(0.5)) / 2,
+        -math.log(1 / (1 + math.exp(3)) / (1 + math.exp(-0.5))) / 2,
+    ),
+    "least_squares": ((1 + 4 + 9 + 0.25) / 4, (16 + 0.25) / 4),
+    "wasserstein": (-1.25 - 0.5, 1.25),
+    "hinge": ((0 + 2 + 0 + 1.5) / 2, 1.25),
+    "relativistic": ((softplus(-5) + softplus(1.5)) / 2, (softplus(5) + softplus(-1.5)) / 2),
+}
+PAIRS: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]] = {
+    "minimax": (losses.discriminator_bce, losses.generator_minimax),
+    "nonsaturating": (losses.discriminator_bce, losses.generator_nonsaturating),
+    "least_squares": (losses.discriminator_least_squares, losses.generator_least_squares),
+    "wasserstein": (losses.discriminator_wasserstein, losses.generator_wasserstein),
+    "hinge": (losses.discriminator_hinge, losses.generator_hinge),
+    "relativistic": (
+        losses.discriminator_relativistic,
+        lambda fake: losses.generator_relativistic(torch.tensor(REAL, dtype=fake.dtype), fake),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_losses_of_known_logits(name: str) -> None:
+    of_d, of_g = PAIRS[name]
+    real, fake = (torch.tensor(values, dtype=torch.float64) for values in (REAL, FAKE))
+    assert (float(of_d(real, fake)), float(of_g(fake))) == pytest.approx(KNOWN[name], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_gradients_of_losses_are_those_of_finite_differences(name: str) -> None:
+    of_d, of_g = PAIRS[name]
+    real, fake = (torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in (REAL, FAKE))
+    assert torch.autograd.gradcheck(of_d, (real, fake))
+    assert torch.autograd.gradcheck(of_g, (fake,))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_d_and_g_pull_the_fakes_apart(name: str) -> None:
+    """D's loss grows with the fakes' logits and falls with those of the real pictures; G's falls with the fakes'."""
+    of_d, of_g = PAIRS[name]
+    real, fake = torch.tensor([0.1, 0.2], requires_grad=True), torch.tensor([0.3, 0.4], requires_grad=True)
+    by_real, by_fake = torch.autograd.grad(of_d(real, fake), (real, fake))
+    (by_g,) = torch.autograd.grad(of_g(fake), fake)
+    assert (by_real < 0).all()
+    assert (by_fake > 0).all()
+    assert (by_g < 0).all()
+
+
+def test_the_minimax_loss_is_flat_where_d_is_sure_and_the_other_is_not() -> None:
+    fake = torch.tensor([-20.0], requires_grad=True)
+    slopes = [
+        torch.autograd.grad(loss(fake), fake)[0].item() for loss in (PAIRS["minimax"][1], PAIRS["nonsaturating"][1])
+    ]
+    assert slopes == pytest.approx([-math.exp(-20), -1], rel=1e-6)
+
+
 def test_relativistic_losses_see_the_difference_of_each_pair() -> None:
     real, fake = logits(3.0, 100.0), logits(1.0, 100.0)
     assert math.isclose(
@@ -52,6 +124,69 @@ def test_squared_gradient_norm_of_a_linear_discriminator_is_that_of_its_weights(
     assert torch.allclose(norms, weights.square().sum() * scale.square(), rtol=1e-5)
     (again,) = torch.autograd.grad(norms[0], weights)
     assert torch.allclose(again, 2 * weights, rtol=1e-5)
+
+
+def test_gradient_penalty_of_a_linear_critic_is_that_of_its_weights() -> None:
+    """Wherever it is taken, the slope of w x + b is |w|."""
+    weights = torch.randn(3 * 4 * 5, dtype=torch.float64)
+    real, fake = torch.randn(2, 7, 3, 4, 5, dtype=torch.float64)
+    for length in (0.5, 1.0, 3.0):
+        w = (weights * length / weights.norm()).requires_grad_()
+        penalty = losses.gradient_penalty(lambda x, w=w: x.flatten(1) @ w + 2, real, fake)
+        assert penalty.item() == pytest.approx((length - 1) ** 2, abs=1e-10)
+        (by_weights,) = torch.autograd.grad(penalty, w)
+        assert torch.allclose(by_weights, 2 * (length - 1) * w / length, atol=1e-6)
+
+
+def test_gradient_penalty_is_taken_between_real_and_fake_pictures() -> None:
+    """The slope of |x|^2 / 2 is |x|, so the penalty tells where it was taken: one place a picture, all over the way."""
+    real, fake = torch.zeros(4000, 1, 2, 2), torch.zeros(4000, 1, 2, 2)
+    real[:, :, 0, 0], fake[:, :, 0, 0] = 3.0, 1.0
+    seen: list[torch.Tensor] = []
+
+    def critic(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach())
+        return x.square().sum((1, 2, 3)) / 2
+
+    torch.manual_seed(3)
+    first = losses.gradient_penalty(critic, real, fake.requires_grad_())
+    places = seen[0][:, 0, 0, 0]
+    assert not seen[0][:, 0, 1:].any()
+    assert places.min() < 1.01
+    assert places.max() > 2.99
+    assert places.mean().item() == pytest.approx(2, abs=5 * 2 / math.sqrt(12 * 4000))
+    assert first.item() == pytest.approx((places - 1).square().mean().item(), rel=1e-5)
+    assert first.item() == pytest.approx(4 / 3, rel=0.1)  # the mean of (2 u)^2
+    torch.manual_seed(3)
+    assert torch.equal(losses.gradient_penalty(critic, real, fake), first)
+    assert not torch.equal(losses.gradient_penalty(critic, real, fake), first)
+
+
+def test_gradient_penalty_has_a_gradient_where_the_critic_is_flat() -> None:
+    w = torch.zeros(4, requires_grad=True)
+    penalty = losses.gradient_penalty(lambda x: x.flatten(1) @ w, torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2))
+    assert penalty.item() == pytest.approx(1, abs=1e-5)
+    assert torch.autograd.grad(penalty, w)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("penalty", ["R1", "WGAN-GP"])
+def test_gradients_of_penalties_are_those_of_finite_differences(penalty: str) -> None:
+    """A critic of two layers in float64; the second derivative is what training needs."""
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 3, 2, 2, 2, dtype=torch.float64)
+    first, second = torch.randn(8, 5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+
+    def of_weights(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        def critic(x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x.flatten(1) @ first) @ second
+
+        torch.manual_seed(1)  # the same places each time
+        if penalty == "WGAN-GP":
+            return losses.gradient_penalty(critic, real, fake)
+        images = real.clone().requires_grad_()
+        return losses.squared_gradient_norm(critic(images), images).mean()
+
+    assert torch.autograd.gradcheck(of_weights, (first.requires_grad_(), second.requires_grad_()), eps=1e-4, atol=1e-3)
 
 
 def test_edge_weighs_the_penalties_by_half_of_gamma() -> None:
@@ -111,15 +246,14 @@ def test_edge_refuses_other_sizes(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_the_exported_generator_is_the_average(recipe: str) -> None:
     loaded = recipes.load(recipe)
-    nets = loaded.build(loaded.Config(), SHAPE).eval()
+    nets, spec = loaded.build(loaded.Config(), SHAPE).eval(), loaded.spec(loaded.Config(), SHAPE)
+    inputs = [torch.from_numpy(np.array(value)) for value in inputs_of(spec, 0, 3).values()]
     with torch.no_grad():
-        for parameter in nets["G"].parameters():
-            parameter.add_(1)
-    z, label = torch.randn(3, loaded.Config().latent_dim), torch.tensor([0, 1, 2])
-    inputs = (z, label) if loaded.spec(loaded.Config(), SHAPE).classes else (z,)
-    exported = loaded.export_module(nets)(*inputs)
-    assert torch.equal(exported, averaged(nets)(*inputs).clamp(-1, 1))
-    assert not torch.allclose(exported, nets["G"](*inputs).clamp(-1, 1))
+        before = loaded.export_module(nets)(*inputs)
+        for net, moves in (("G", False), ("G_ema", True)):
+            for parameter in nets[net].parameters():
+                parameter.add_(0.1)
+            assert torch.equal(loaded.export_module(nets)(*inputs), before) is not moves
 
 
 def test_ema_forgets_half_in_its_halflife() -> None:

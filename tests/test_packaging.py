@@ -213,6 +213,7 @@ def test_imports_run_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
 ORDER = [
     "errors",
     "_files",
+    "_folder",
     "_markdown",
     "_cli",
     "spec",
@@ -221,6 +222,8 @@ ORDER = [
     "_backend",
     "noise",
     "image",
+    "decode",
+    "tiles",
     "provenance",
     "devices",
     "_protobuf",
@@ -229,8 +232,10 @@ ORDER = [
     "session",
     "foreign",
     "_order",
+    "translate",
     "model",
     "output",
+    "translate_files",
     "cli",
     "__main__",
 ]

@@ -156,18 +156,21 @@ def pixel_norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPSILON)
 
 
-def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
+def minibatch_deviation(x: Tensor, group: int = 4, together: bool = False) -> Tensor:
     """[n, C, h, w] -> [n, C + 1, h, w]: a last channel that tells D how much the pictures of a group differ.
 
-    Paper: Karras et al. 2018, section 3: the standard deviation over the group, averaged over channels and pixels.
-    Groups are `group` pictures that follow one another, so that they are the same on any number of processes whose
-    parts are multiples of it; a batch that is no multiple of it is one group.
+    Paper: Karras et al. 2018, section 3: the standard deviation over the group, averaged over channels and pixels. The
+    group is the whole batch there, and 4 pictures in the authors' later code. Here it is `group` pictures that follow
+    one another; a batch that is no multiple of that is one group. together: whether all processes are here with a part
+    of a batch, as in training; then the groups are those of the whole batch, on any number of processes.
     """
     n, channels, h, w = x.shape
-    group = group if n % group == 0 else n
-    values = x.float().reshape(n // group, group, channels, h, w)
-    deviation = (values.var(1, unbiased=False) + EPSILON).sqrt().mean((1, 2, 3))
-    plane = deviation.repeat_interleave(group)[:, None, None, None].expand(n, 1, h, w)
+    cut = together and _world() > 1 and n % group != 0  # the ends of the parts cut groups
+    values = _of_all(x.float()) if cut else x.float()
+    group = group if len(values) % group == 0 else len(values)
+    groups = values.reshape(len(values) // group, group, channels, h, w)
+    deviation = (groups.var(1, unbiased=False) + EPSILON).sqrt().mean((1, 2, 3)).repeat_interleave(group)
+    plane = (deviation[_part(n)] if cut else deviation)[:, None, None, None].expand(n, 1, h, w)
     return torch.cat([x, plane.to(x.dtype)], 1)
 
 
@@ -224,6 +227,13 @@ class _Total(torch.autograd.Function):
 def _total(x: Tensor) -> Tensor:
     total: Tensor = _Total.apply(x)
     return total
+
+
+def _of_all(x: Tensor) -> Tensor:
+    """[n, ...] of each process -> [processes * n, ...], in their order. Differentiable."""
+    mine = _part(len(x))
+    before, after = x.new_zeros(mine.start, *x.shape[1:]), x.new_zeros(_world() * len(x) - mine.stop, *x.shape[1:])
+    return _total(torch.cat([before, x, after]))
 
 
 def _part(n: int) -> slice:

@@ -15,7 +15,7 @@ LeakyReLU(0.3) in both, no batch norm in D.
 What differs from the paper: half its channels, 64 at the full resolution's half, as all public code has it; 4x4 kernels
 for its 5x5. What differs from the tutorial: every batch holds as much noise as images. What differs from both: an
 exponential moving average of G draws the pictures; D learns before G and both draw fresh noise; Adam's epsilon is the
-tutorial's; seed and position are part of the run.
+tutorial's; seed and position are part of the run; --pack joins pictures for D (PacGAN, Lin et al. 2018).
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ from edgegan.errors import ArgumentError
 from edgegan.spec import ModelSpec
 from edgegan.trainer.config import option
 from edgegan.trainer.ema import EMA, averaged
-from edgegan.trainer.layers import BatchNorm, Dropout
+from edgegan.trainer.layers import BatchNorm, Dropout, check_pack, pack, packs_of_each
 from edgegan.trainer.losses import discriminator_bce, generator_nonsaturating
 from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
 
@@ -52,6 +52,7 @@ class Config:
     lr: float = option(0.0, "Adam's learning rate; 0: as published, 1e-4 for 28x28, else 2e-4", low=0, high=10)
     beta1: float = option(0.0, "Adam's beta1; 0: as published, 0.9 for 28x28, else 0.5", low=0, high=0.999)
     dropout: float = option(0.3, "share of D's features dropped, for 28x28 only", low=0, high=0.95)
+    pack: int = option(1, "pictures that D judges together, against collapse; 1: each by itself", low=1, high=16)
     ema_kimg: float = option(10.0, "half-life of G's moving average in thousands of images", low=0, high=1e6)
 
 
@@ -60,7 +61,9 @@ def published(config: Config, shape: DataShape) -> Config:
     if config.batch == 1:
         raise ArgumentError("batch is 1; valid for recipe dcgan: 0, or 2 and more: batch norm compares pictures")
     values = TUTORIAL if shape.height == TUTORIAL_SIDE else PAPER
-    return replace(config, **{name: getattr(config, name) or value for name, value in values.items()})
+    config = replace(config, **{name: getattr(config, name) or value for name, value in values.items()})
+    check_pack(config.batch, config.pack)
+    return config
 
 
 class PaperGenerator(nn.Sequential):
@@ -79,19 +82,20 @@ class PaperGenerator(nn.Sequential):
 
 
 class PaperDiscriminator(nn.Module):
-    """Image [n, C, side, side] -> logit [n]: positive means real."""
+    """Image [n, C, side, side] -> logit [n / pack]: positive means real."""
 
-    def __init__(self, channels: int, side: int) -> None:
+    def __init__(self, channels: int, side: int, pack: int = 1) -> None:
         super().__init__()
+        self.pack = pack
         widths = widths_of(side)
-        layers: list[nn.Module] = [nn.Conv2d(channels, WIDTH, 4, stride=2, padding=1, bias=False)]
+        layers: list[nn.Module] = [nn.Conv2d(channels * pack, WIDTH, 4, stride=2, padding=1, bias=False)]
         for before, after in pairwise(widths):
             layers += [nn.LeakyReLU(0.2, inplace=True)]
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False), BatchNorm(after)]
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(widths[-1], 1, 4, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).flatten().float()  # the loss is float32 under autocast too
+        return self.layers(pack(x, self.pack)).flatten().float()  # the loss is float32 under autocast too
 
 
 def widths_of(side: int) -> list[int]:
@@ -120,17 +124,18 @@ class TutorialGenerator(nn.Module):
 
 
 class TutorialDiscriminator(nn.Module):
-    """Image [n, C, 28, 28] -> logit [n]: positive means real."""
+    """Image [n, C, 28, 28] -> logit [n / pack]: positive means real."""
 
-    def __init__(self, channels: int, dropout: float) -> None:
+    def __init__(self, channels: int, dropout: float, pack: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 64, 5, stride=2, padding=2)
+        self.pack = pack
+        self.conv1 = nn.Conv2d(channels * pack, 64, 5, stride=2, padding=2)
         self.conv2 = nn.Conv2d(64, 128, 5, stride=2, padding=2)
         self.dense = nn.Linear(128 * 7 * 7, 1)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.dropout(F.leaky_relu(self.conv1(x), 0.3))
+        x = self.dropout(F.leaky_relu(self.conv1(pack(x, self.pack)), 0.3))
         x = self.dropout(F.leaky_relu(self.conv2(x), 0.3))
         x = x.permute(0, 2, 3, 1).flatten(1)  # in the tutorial's order, the channels last
         return self.dense(x).squeeze(1).float()  # the loss is float32 under autocast too
@@ -166,11 +171,15 @@ def build(config: Config, shape: DataShape) -> nn.ModuleDict:
     if side == TUTORIAL_SIDE:
         G, D, init = (
             TutorialGenerator(config.latent_dim, channels),
-            TutorialDiscriminator(channels, config.dropout),
+            TutorialDiscriminator(channels, config.dropout, config.pack),
             init_glorot,
         )
     else:
-        G, D, init = PaperGenerator(config.latent_dim, channels, side), PaperDiscriminator(channels, side), init_normal
+        G, D, init = (
+            PaperGenerator(config.latent_dim, channels, side),
+            PaperDiscriminator(channels, side, config.pack),
+            init_normal,
+        )
     init(G)
     init(D)
     return nn.ModuleDict({"G": G, "D": D, "G_ema": EMA(G, config.ema_kimg * 1000)})
@@ -215,8 +224,10 @@ def spec(config: Config, shape: DataShape) -> ModelSpec:
 
 
 def logits(nets: nn.ModuleDict, images: Tensor, label: Tensor | None) -> Tensor:
-    """[n]: what D says of images, without classes."""
-    return nets["D"](images)
+    """[n]: what D says of images, without classes; of each with those that follow it, if it judges packs."""
+    D = nets["D"]
+    assert isinstance(D, PaperDiscriminator | TutorialDiscriminator)
+    return D(images[packs_of_each(len(images), D.pack, images.device)])
 
 
 RECIPE = Recipe("dcgan", Config, build, phases, export_module, spec, logits, compiles=("G", "D"), complete=published)
