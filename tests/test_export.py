@@ -43,10 +43,11 @@ def test_command_exports_and_sample_draws(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "digits.onnx"
     shown = command("edgegan-export", run.folder, "-o", model, "--licence", "CC0")
     assert shown.returncode == 0, shown.stderr
-    assert re.search(
-        r"^  float32 as exported +\S+ [kM]B .*\n\* float32 lowered +\S+ [kM]B ", shown.stdout, re.MULTILINE
-    )
-    assert re.search(r"^name batch: .* % less time, differs by 0 of the range; Reshape", shown.stdout, re.MULTILINE)
+    if run.settings.recipe != "vanilla":  # whose dense layers have nothing to lower
+        assert re.search(
+            r"^  float32 as exported +\S+ [kM]B .*\n\* float32 lowered +\S+ [kM]B ", shown.stdout, re.MULTILINE
+        )
+        assert re.search(r"^name batch: .* % less time, differs by 0 of the range; Reshape", shown.stdout, re.MULTILINE)
     assert [p.name for p in tmp_path.iterdir()] == ["digits.onnx"]
     generator = load(model)
     spec = generator.spec

@@ -4,10 +4,12 @@ Paper of the loss: Huang, Gokaslan, Kuleshov, Tompkin 2024, "The GAN is dead; lo
 (R3GAN). The pairing is Jolicoeur-Martineau's (2018), the penalties on real and fake pictures are R1 and R2 of Mescheder
 et al. 2018. Class conditioning of D: one logit for each class, that of the asked-for class counts.
 
-G: z [n, 64] and the class's embedding [n, 16] -> dense to the coarsest level, 4 to 7 pixels a side -> at each level one
-residual block, then nearest upsampling by two -> 3x3 convolution to C channels. All its operators stay fast in
-onnxruntime. D mirrors it with stride-2 convolutions. Any size of 8 to 448 pixels whose
-sides halve evenly down to the coarsest level; with or without classes; grey or colour.
+G: z [n, 64] and the class's embedding [n, 16] -> dense to the coarsest level, 4 to 7 pixels a side -> two residual
+blocks at each level, one at half the picture's resolution; between levels a 1x1 convolution, then nearest upsampling by
+two -> a last 3x3 convolution whose channels become 2x2 pixels each. Nothing is computed at full resolution, where a
+channel costs most, and all of it stays fast in onnxruntime. D has twice G's work and more: it stays at home. It halves
+the picture with stride-2 convolutions, a residual block at each level. Any size of 8 to 448 pixels whose sides halve
+evenly down to the coarsest level; with or without classes; grey or colour.
 
 What differs from the paper: nets of a few hundred thousand parameters, plain residual blocks, no schedule but the
 learning rate's, no tanh and no bound on G while it trains.
@@ -21,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgegan.errors import ArgumentError
 from edgegan.spec import ModelSpec
 from edgegan.trainer.config import option
 from edgegan.trainer.ema import EMA, averaged
+from edgegan.trainer.levels import halvings_of, scaled
 from edgegan.trainer.losses import discriminator_relativistic, generator_relativistic, squared_gradient_norm
 from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
 
-COARSEST = 4  # pixels: halve the smaller side while it stays at least this
-G_WIDTHS = (16, 40, 64, 96, 128, 128, 128)  # channels of each level, finest first
+SIDES = (8, 448)  # pixels of a picture's smaller side, the least and the greatest
+G_WIDTHS = (16, 48, 64, 96, 128, 128)  # channels of each level, that of half the picture's resolution first
 D_WIDTHS = (32, 64, 96, 128, 128, 128)  # channels after each halving, finest first
 
 
@@ -82,8 +84,9 @@ class Generator(nn.Module):
 
     def __init__(self, config: Config, shape: DataShape, halvings: int) -> None:
         super().__init__()
-        widths = [scaled(c, config.width) for c in G_WIDTHS[halvings::-1]]  # coarsest first
-        self.coarsest = (widths[0] // 2, shape.height >> halvings, shape.width >> halvings)
+        coarsest_first = [max(G_WIDTHS[1], G_WIDTHS[halvings - 1]), *G_WIDTHS[: halvings - 1][::-1]]
+        widths = [scaled(channels, config.width) for channels in coarsest_first]
+        self.coarsest = (scaled(widths[0], 2 / 3), shape.height >> halvings, shape.width >> halvings)
         inputs = config.latent_dim
         if shape.classes:
             self.embed = nn.Embedding(len(shape.classes), config.embedding)
@@ -91,18 +94,23 @@ class Generator(nn.Module):
         self.dense = nn.Linear(inputs, math.prod(self.coarsest))
         nn.init.normal_(self.dense.weight, 0, inputs**-0.5)
         nn.init.zeros_(self.dense.bias)
-        self.blocks = nn.ModuleList(map(ResidualBlock, [self.coarsest[0], *widths[:-1]], widths))
-        self.out = he_init(nn.Conv2d(widths[-1], shape.channels, 3, padding=1), gain=0.5)
+        levels: list[nn.Module] = []
+        before = self.coarsest[0]
+        for level, width in enumerate(widths):
+            if level > 0:  # the 1x1 convolution before the upsampling: the same numbers for a quarter of the work
+                levels += [he_init(nn.Conv2d(before, width, 1)), nn.Upsample(scale_factor=2, mode="nearest")]
+                before = width
+            for _ in range(1 if 0 < level == len(widths) - 1 else 2):
+                levels.append(ResidualBlock(before, width))
+                before = width
+        self.levels = nn.Sequential(*levels)
+        self.out = he_init(nn.Conv2d(before, 4 * shape.channels, 3, padding=1), gain=0.5)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if label is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
-        x = self.dense(z).view(-1, *self.coarsest)
-        for level, block in enumerate(self.blocks):
-            if level > 0:
-                x = F.interpolate(x, scale_factor=2, mode="nearest")
-            x = block(x)
-        return self.out(activation(x))
+        x = self.levels(self.dense(z).view(-1, *self.coarsest))
+        return F.pixel_shuffle(self.out(activation(x)), 2)
 
 
 class Discriminator(nn.Module):
@@ -139,30 +147,9 @@ class Exported(nn.Module):
         return self.net(z, label).clamp(-1, 1)
 
 
-def scaled(channels: int, width: float) -> int:
-    """Channels times `width`, a multiple of 8: what processors like."""
-    return max(8, round(channels * width / 8) * 8)
-
-
-def halvings_of(shape: DataShape) -> int:
-    """How often the picture is halved down to the coarsest level. Raises ArgumentError for a size that is not."""
-    smaller, size = min(shape.height, shape.width), f"{shape.width}x{shape.height}"
-    if not 2 * COARSEST <= smaller < COARSEST << (len(D_WIDTHS) + 1):
-        raise ArgumentError(
-            f"recipe edge cannot draw {size}: the smaller side must be 8 to 448; pass --resolution 64, say"
-        )
-    halvings = int(math.log2(smaller // COARSEST))
-    if shape.height % 2**halvings or shape.width % 2**halvings:
-        raise ArgumentError(
-            f"recipe edge cannot draw {size}: it is halved {halvings} times, so both sides must be multiples of "
-            f"{2**halvings}; pass --resolution {smaller >> halvings << halvings}, say"
-        )
-    return halvings
-
-
 def build(config: Config, shape: DataShape) -> nn.ModuleDict:
     """G, D and the moving average of G."""
-    halvings = halvings_of(shape)
+    halvings = halvings_of(shape, "edge", *SIDES)
     G, D = Generator(config, shape, halvings), Discriminator(config, shape, halvings)
     return nn.ModuleDict({"G": G, "D": D, "G_ema": EMA(G, config.ema_kimg * 1000)})
 

@@ -17,14 +17,16 @@ What it costs, in colour at 32x32 with 48 channels: G and D take 57 million mult
 passes, a third of them for the gradient penalty. Measured on one core in float32: 1,700 images a second at 4x4, 700 at
 8x8, 240 at 16x16, 70 at 32x32. Of 1000 kimg the growing half takes 37 minutes, the other half 2 hours.
 
-What differs from the paper: one batch size for all levels (64 at the first, 3 at 1024x1024 there) and one learning
-rate; channels times --width, 48 in place of 512 below 64 pixels; growing takes half of the run unless you say
-otherwise (there 600 kimg for each turn, whatever the size).
+What differs from the paper: one batch size for all levels (there 16, but 14 at 256x256 and down to 3 at 1024x1024);
+z has 128 elements for 512, and the nets' channels are times --width: 48 for 512 below 64 pixels; growing takes half of
+the run unless you say otherwise (there 800 kimg for each turn, in the authors' code 600). As in their code, and not in
+the paper, D compares groups of 4 pictures in place of the whole batch, and Adam begins anew with a level.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -33,13 +35,15 @@ from torch import Tensor, nn
 
 from edgegan.errors import ArgumentError
 from edgegan.spec import ModelSpec
+from edgegan.trainer import levels
 from edgegan.trainer.config import option
 from edgegan.trainer.ema import EMA, averaged
 from edgegan.trainer.layers import EqualizedConv2d, EqualizedLinear, minibatch_deviation, pixel_norm
+from edgegan.trainer.levels import COARSEST, scaled
 from edgegan.trainer.losses import discriminator_wasserstein, generator_wasserstein, gradient_penalty
 from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
 
-COARSEST, FINEST = 4, 1024  # pixels: halve the smaller side while it stays at least this; valid up to that
+halvings_of = partial(levels.halvings_of, recipe="progressive", least=8, greatest=1024)  # pixels
 FMAP_BASE, FMAP_MAX = 16384, 512  # the paper's channels: 16384 over the pixels of the picture's side, at most 512
 
 
@@ -191,7 +195,7 @@ class Discriminator(nn.Module):
             x = averaged_down(self.blocks[i](x), 2)
             if i == level and weight < 1:
                 x = torch.lerp(activation(self.from_rgb[level - 1](averaged_down(image, 2))), x, weight)
-        x = self.blocks[0](minibatch_deviation(x))
+        x = self.blocks[0](minibatch_deviation(x, together=self.training))
         return self.out(activation(self.dense(x.flatten(1)))).flatten().float()
 
 
@@ -229,23 +233,10 @@ def real_at(real: Tensor, stage: float, halvings: int) -> Tensor:
     return torch.lerp(upsampled(averaged_down(image, 2), 2), image, weight) if weight < 1 else image
 
 
-def halvings_of(shape: DataShape) -> int:
-    """How often the picture is halved down to the coarsest level. Raises ArgumentError for a size that is not."""
-    smaller = min(shape.height, shape.width)
-    halvings = int(math.log2(max(1, smaller // COARSEST)))
-    if not 2 * COARSEST <= smaller <= FINEST or shape.height % 2**halvings or shape.width % 2**halvings:
-        raise ArgumentError(
-            f"recipe progressive cannot draw {shape.width}x{shape.height}: the smaller side must be 8 to 1024 and "
-            "halve evenly down to 4 to 7 pixels, the other side as often; pass --resolution 8, 16, 28, 32, 64, 128, "
-            "256, 512 or 1024, say"
-        )
-    return halvings
-
-
 def widths_of(config: Config, halvings: int) -> list[int]:
     """Channels of each level, coarsest first: multiples of 8, which processors like."""
     sides = [COARSEST << level for level in range(halvings + 1)]  # 7, 14, 28 pixels count as 4, 8, 16
-    return [max(8, round(min(FMAP_BASE / side, FMAP_MAX) * config.width / 8) * 8) for side in sides]
+    return [scaled(min(FMAP_BASE / side, FMAP_MAX), config.width) for side in sides]
 
 
 def build(config: Config, shape: DataShape) -> nn.ModuleDict:

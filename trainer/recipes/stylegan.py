@@ -14,25 +14,26 @@ logit; with classes also a projection on the class's embedding (Miyato, Koyama 2
 sides halve evenly down to 4 to 7: 28, 32, 64, 128, 256 ...; grey or colour.
 
 What differs from the papers. Channels: 16 at the full resolution, 32 at half of it, up to 128, times --width, which a
-CPU can train; the papers have 512 up to 64x64. The styles scale activations in place of weights, which is the same and
-leaves the batch free. Upsampling repeats pixels in front of a convolution, where the papers blur behind it: the export
-makes convolutions of the small picture of that. The skips upsample bilinearly, which is the papers' filter but for the
-borders. D halves by averages of 2x2, without a wider filter. Styles are mixed anew for each picture, not each batch.
-Each class has a mean w of its own, and not all together.
+CPU can train; the papers have 512 up to 64x64, and as many elements in z and w. The styles scale activations in place
+of weights, which is the same and leaves the batch free. Upsampling repeats pixels in front of a convolution, where the
+papers blur behind it: the export makes convolutions of the small picture of that. The skips upsample bilinearly, which
+is the papers' filter but for the borders. D halves by averages of 2x2, in front of a block's second convolution and
+without a wider filter. Styles are mixed anew for each picture, not each batch. Each class has a mean w of its own, and
+not all together.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgegan.errors import ArgumentError
 from edgegan.spec import ModelSpec
+from edgegan.trainer import levels
 from edgegan.trainer.config import option
 from edgegan.trainer.ema import EMA, averaged
 from edgegan.trainer.layers import (
@@ -45,10 +46,11 @@ from edgegan.trainer.layers import (
     pixel_norm,
     uniform,
 )
+from edgegan.trainer.levels import scaled
 from edgegan.trainer.losses import discriminator_bce, generator_nonsaturating, squared_gradient_norm
 from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
 
-COARSEST = 4  # pixels: halve the smaller side while it stays at least this
+halvings_of = partial(levels.halvings_of, recipe="stylegan", least=8, greatest=448)  # pixels
 WIDTHS = (16, 32, 64, 96, 128, 128, 128)  # channels of each level, finest first
 GAIN = 2**0.5  # makes good for what LeakyReLU takes away
 MAPPING_RATE = 0.01  # how fast the mapping network learns, compared with the rest
@@ -221,7 +223,7 @@ class Discriminator(nn.Module):
         x = activation(self.from_image(x))
         for block in self.blocks:
             x = block(x)
-        x = activation(self.conv(minibatch_deviation(x)))
+        x = activation(self.conv(minibatch_deviation(x, together=self.training)))
         x = activation(self.dense(x.flatten(1)))
         logits = self.out(x)[:, 0].float()
         if label is not None:
@@ -266,7 +268,8 @@ def mixed(w: Tensor, other: Tensor, u: Tensor, styles: int, share: float) -> Ten
 def draw(G: Generator, batch: Batch, mixing: float, each: int = 1) -> tuple[Tensor, Tensor]:
     """Each `each`-th picture as training draws it, and its styles: [n, C, H, W], [n, styles, dim].
 
-    What is left out is left out of the whole batch, so that the pictures are the same on one process and on many.
+    What is left out is left out of the whole batch, so that the pictures are the same on one process and on many, if
+    the parts of a batch are multiples of `each`.
     """
     n, device, kept = len(batch.z), batch.z.device, slice(None, None, each)
     label = None if batch.label is None else batch.label[kept]
@@ -285,27 +288,6 @@ class Exported(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.net(*inputs).clamp(-1, 1)
-
-
-def scaled(channels: int, width: float) -> int:
-    """Channels times `width`, a multiple of 8: what processors like."""
-    return max(8, round(channels * width / 8) * 8)
-
-
-def halvings_of(shape: DataShape) -> int:
-    """How often the picture is halved down to the coarsest level. Raises ArgumentError for a size that is not."""
-    smaller, size = min(shape.height, shape.width), f"{shape.width}x{shape.height}"
-    if not 2 * COARSEST <= smaller < COARSEST << len(WIDTHS):
-        raise ArgumentError(
-            f"recipe stylegan cannot draw {size}: the smaller side must be 8 to 448; pass --resolution 64, say"
-        )
-    halvings = int(math.log2(smaller // COARSEST))
-    if shape.height % 2**halvings or shape.width % 2**halvings:
-        raise ArgumentError(
-            f"recipe stylegan cannot draw {size}: it is halved {halvings} times, so both sides must be multiples of "
-            f"{2**halvings}; pass --resolution {smaller >> halvings << halvings}, say"
-        )
-    return halvings
 
 
 def noise_shapes(shape: DataShape, halvings: int) -> tuple[tuple[int, int, int], ...]:
