@@ -163,8 +163,11 @@ def _open_locked(path: str, shown: str) -> BinaryIO:
 
 
 @contextmanager
-def shared_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """While the block runs, others know that somebody writes here; if nobody did, what killed ones left is swept."""
+def shared_folder(folder: str | os.PathLike[str], *below: str) -> Iterator[None]:
+    """While the block runs, others know that somebody writes here; if nobody did, what killed ones left is swept.
+
+    below: folders in it that are swept too, if they are there.
+    """
     if fcntl is None:
         yield
         return
@@ -172,7 +175,9 @@ def shared_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         with suppress(OSError):  # somebody else is at work here, or it is a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            sweep_temporaries(folder)
+            for one in (folder, *below):
+                with suppress(FileNotFoundError):
+                    sweep_temporaries(one)
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_SH)
         yield

@@ -129,14 +129,13 @@ def adapt(session: "InferenceSession", foreign: Foreign, source: str) -> tuple[A
 class ForeignTranslator:
     """What to know of an ONNX model without edgegan's metadata that turns pictures into others.
 
-    It takes and gives float32 [N, C, H, W] or [N, H, W, C] with C = 1, 3 or 4; N, H and W may be fixed.
+    Its only input and its output are float32 [N, C, H, W] or [N, H, W, C] with C = 1, 3 or 4; N, H and W may be fixed.
     """
 
     range: tuple[float, float] = (-1.0, 1.0)  # what black and white are, before and after: (0, 1), (0, 255), ...
     layout: str = "auto"  # or "nchw" or "nhwc", where the file's shapes do not say which
     scale: int | None = None  # the output's side over the input's; default: what one picture comes out as
     size_multiple: int = 1  # H and W must be multiples of it
-    input: str | None = None  # the input's name; default the only one
     output: str | None = None  # the output's name; default the only one
 
     def __post_init__(self) -> None:
@@ -194,7 +193,7 @@ def adapt_translator(
     """
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
-    given = _pick(inputs, foreign.input, lambda node: node.type == _FLOAT, "float32 input for pictures", source)
+    given = _pick(inputs, None, lambda node: node.type == _FLOAT, "float32 input for pictures", source)
     if len(inputs) > 1:
         left = sorted(set(inputs) - {given.name})
         raise ModelError(f"{source}: nobody says what to put into its inputs {left}")

@@ -221,14 +221,22 @@ def encode_image(array: U8, suffix: str, *, texts: Mapping[str, str] | None = No
         return encode_png(array, texts)
     format, options = _FORMATS[suffix]
     picture = _pillow(array)
-    if format == "JPEG" and array.shape[-1] == 4:
-        raise ArgumentError("JPEG has no transparency; valid: .png, .webp")
-    limit = {"JPEG": 65500, "WEBP": 16383}[format]
-    if max(array.shape[:2]) > limit:
-        raise ArgumentError(f"{format} holds at most {limit} pixels a side; use .png")
+    check_holds(suffix, *array.shape[:2], alpha=array.shape[-1] == 4)
     file = io.BytesIO()
     picture.save(file, format=format, **options)
     return file.getvalue()
+
+
+def check_holds(suffix: str, height: int, width: int, *, alpha: bool) -> None:
+    """Raise ArgumentError for a picture that a file of a suffix, one of SUFFIXES, cannot hold."""
+    if suffix == ".png":
+        return
+    format, _ = _FORMATS[suffix]
+    if format == "JPEG" and alpha:
+        raise ArgumentError("JPEG has no transparency; valid: .png, .webp")
+    limit = {"JPEG": 65500, "WEBP": 16383}[format]
+    if max(height, width) > limit:
+        raise ArgumentError(f"{format} holds at most {limit} pixels a side; use .png")
 
 
 def save_image(path: str | os.PathLike[str], array: U8, *, texts: Mapping[str, str] | None = None) -> None:

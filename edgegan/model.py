@@ -404,7 +404,10 @@ class Generator:
             raise ModelError(f"{self.source}: onnxruntime failed to run it: {one_line(error)}") from error
         expected = (n, spec.channels, *size)
         if images.shape != expected:
-            raise ModelError(f"{self.source}: its output has shape {list(images.shape)}, expected {list(expected)}")
+            problem = f"its output has shape {list(images.shape)}, expected {list(expected)}"
+            if spec.task == "translate" and self.foreign is not None and spec.size_multiple == 1:
+                problem += "; if its sides must be multiples of a number, say so (--size-multiple)"
+            raise ModelError(f"{self.source}: {problem}")
         return images
 
     def cost_of(self, size: tuple[int, int]) -> Cost:

@@ -42,7 +42,6 @@ WORKING_MEMORY = 512 * 10**6  # bytes for the network's work where no cap is giv
 # that is packed. As measured, with some room.
 BASE_MEMORY, WEIGHT_COPIES = 130 * 10**6, 3
 ARENA = 2.2  # the most that onnxruntime took, over the tensors that are alive at once
-_DECODING = 8  # bytes that Pillow takes for each pixel of a file while it is read
 
 
 class Network(Protocol):
@@ -69,6 +68,7 @@ class Tiling:
     tile: int | None = None  # pixels a side; None: the picture whole if the memory allows, else the largest that does
     overlap: int | None = None  # of neighbours, pixels; None: 64, or a quarter of a smaller tile
     max_memory: int | None = None  # bytes of the whole process; None: 512 MB for the network's work
+    encoding: int = 0  # bytes for each pixel of the result while its file is made, which max_memory has to allow for
 
     def check(self, generator: Network) -> None:
         """Raise ArgumentError for what this model cannot do, whatever the picture is."""
@@ -159,11 +159,13 @@ def layout_of(generator: Network, kind: Kind, n: int, tiling: Tiling) -> Layout:
     budget: float = WORKING_MEMORY if tiling.tile is None else math.inf
     fixed_cost = 0
     if tiling.max_memory is not None:
-        read = n * pixels * (max(3, spec.channels) + kind.alpha)
+        # The picture, and a network of RGBA is given a copy.
+        read = n * pixels * (3 + kind.alpha + (4 if spec.channels == 4 else 0))
         # While the file is read, while the network works, and while the result is encoded.
         fixed_cost = BASE_MEMORY + WEIGHT_COPIES * generator.weight_bytes + read
         budget = tiling.max_memory - fixed_cost - made
-        without_work = fixed_cost + max(n * _DECODING * pixels, 2 * made)
+        encoded = made + max(made, n * pixels * spec.scale**2 * tiling.encoding)
+        without_work = fixed_cost + max(n * kind.reading * pixels, encoded)
         if without_work > tiling.max_memory:
             raise _too_little(kind, _mb(without_work), tiling)
     refusal: ModelError | None = None

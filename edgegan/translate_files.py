@@ -14,7 +14,8 @@ from edgegan._files import atomic_write, check_output, shared_folder
 from edgegan._folder import enter
 from edgegan.decode import Kind, Opened, Pixels, is_picture
 from edgegan.errors import ArgumentError, DataError, EdgeGANError
-from edgegan.image import U8, encode_image, encode_png, save_pngs
+from edgegan.image import U8, check_holds, encode_image, encode_png, save_pngs
+from edgegan.tiles import Layout
 from edgegan.translate import Tell, Tiling, joined, layout_of, translate_pixels
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "translated.json"  # what the pictures in a folder were made with
 BATCH_PIXELS = 2**20  # of the pictures of one batch: larger ones gain nothing from company
+ENCODING = {"png": 0, "jpg": 6, "webp": 48}  # bytes that each pixel takes while its file is made, besides the picture
 
 Complain = Callable[[str], None]  # is told what is wrong with one picture, on one line
 
@@ -56,6 +58,12 @@ class Work:
             "format": self.format,
             "foreign": None if foreign is None else {**vars(foreign), "range": list(foreign.range)},
         }
+
+    def layout(self, kind: Kind) -> Layout:
+        """How a picture is cut. Raises as `layout_of`, and ArgumentError for what the format cannot hold."""
+        scale = self.generator.spec.scale
+        check_holds(f".{self.format}", kind.height * scale, kind.width * scale, alpha=kind.alpha)
+        return layout_of(self.generator, kind, 1, self.tiling)
 
     def make(self, pictures: Sequence[Pixels], tell: Tell | None = None) -> list[U8]:
         """What pictures of one kind become, each [H, W, C] with the channels of a file."""
@@ -103,22 +111,27 @@ def find_jobs(inputs: Iterable[str], folder: str, format: str, complain: Complai
     that does not tell them apart.
     """
     found: dict[str, str] = {}  # source -> where it lies below the folder
-    places: dict[str, str] = {}  # and the other way round
+    taken: dict[str, str] = {}  # such a place, or a file that is to be made -> its source
+
+    def take(place: str, source: str) -> None:
+        other = taken.setdefault(place, source)
+        if other != source:
+            made = os.path.join(folder, place)
+            raise ArgumentError(f"{other} and {source} would both be {made}; translate one of them into another folder")
+
     for given in inputs:
         for source, place in _walk(given, folder, complain) if os.path.isdir(given) else [(given, Path(given).name)]:
-            other = places.setdefault(place, source)
-            if other != source:
-                raise ArgumentError(
-                    f"{other} and {source} would both be {os.path.join(folder, place)}; translate one of them into "
-                    "another folder"
-                )
+            take(place, source)
             found[source] = place
     names = [os.path.splitext(place)[0] for place in found.values()]
     times = Counter(names)
-    return [
-        Job(source, os.path.join(folder, f"{place if times[name] > 1 else name}.{format}"))
-        for (source, place), name in zip(found.items(), names, strict=True)
-    ]
+    jobs = []
+    taken.clear()
+    for (source, place), name in zip(found.items(), names, strict=True):
+        made = f"{place if times[name] > 1 else name}.{format}"
+        take(made, source)
+        jobs.append(Job(source, os.path.join(folder, made)))
+    return jobs
 
 
 def _walk(top: str, excluded: str, complain: Complain) -> Iterator[tuple[str, str]]:
@@ -151,7 +164,7 @@ def translate_folder(
 
     os.makedirs(folder, exist_ok=True)
     done = there = 0
-    with shared_folder(folder):
+    with shared_folder(folder, *{os.path.dirname(job.target) for job in jobs}):
         enter(folder, MANIFEST, work.identity())
 
         def write(names: Sequence[Job], arrays: Sequence[U8]) -> None:
@@ -227,7 +240,7 @@ def _translated(
     try:
         for job, one in zip(names, opened, strict=True):
             try:
-                layout_of(work.generator, one.kind, 1, work.tiling)  # whether it fits, before it is decoded
+                work.layout(one.kind)  # whether it fits, before it is decoded
                 pictures.append(one.read())
                 kept.append(job)
             except DataError as error:

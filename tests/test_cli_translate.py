@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image
 from test_readme import blocks
 from translators import noisy, smooth
 
+from edgegan import Generator
 from support import BIN, Exits, process
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +79,9 @@ def test_a_pipe(here: Path) -> None:
     failed = subprocess.run(command, input=b"text", capture_output=True, check=False)
     assert (failed.returncode, failed.stdout) == (1, b"")
     assert failed.stderr.startswith(b"edgegan: error: stdin: not a picture")
+    closed = subprocess.run(f"{shlex.join(command)} <&-", shell=True, capture_output=True, check=False)
+    assert closed.returncode == 1
+    assert closed.stderr == b"edgegan: error: stdin is closed; send a picture, or give a file\n"
 
 
 def test_folders_keep_their_tree(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +115,9 @@ def test_names_that_would_be_one(here: Path, capfd: pytest.CaptureFixture[str]) 
     assert tree("out") == ["a.jpg.png", "a.png.png", "b.png", "translated.json"]
     refused = translate(capfd, "m.onnx", "in", "other", "-o", "new")
     refused.fails(2, "in/b.png and other/b.png would both be new/b.png")
+    assert not Path("new").exists()
+    put("in/a.png.webp")  # whose new name is that of a.png
+    translate(capfd, "m.onnx", "in", "-o", "new").fails(2, "in/a.png and in/a.png.webp would both be new/a.png.png")
     assert not Path("new").exists()
 
 
@@ -156,7 +164,7 @@ def test_odd_sizes(here: Path, capfd: pytest.CaptureFixture[str], size: tuple[in
     assert np.array_equal(read("b.png"), picture)
 
 
-def test_kinds_of_pictures(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_kinds_of_pictures(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     translators.twice(here / "m.onnx")
     for name, array in {
         "grey": noisy(6, 5),
@@ -178,6 +186,10 @@ def test_kinds_of_pictures(here: Path, capfd: pytest.CaptureFixture[str]) -> Non
     done = translate(capfd, "m.onnx", "in", "-o", "jpg", "--format", "jpg")
     assert done.status == 1
     assert done.err.count("JPEG has no transparency; valid: .png, .webp\n") == 2
+    monkeypatch.setattr(Generator, "run", lambda *_: pytest.fail("the network ran"))
+    translate(capfd, "m.onnx", "in/rgba.png", "-o", "x.jpg").fails(2, "JPEG has no transparency")
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
     assert translate(capfd, "m.onnx", "in", "-o", "webp", "--format", "webp").status == 0
     assert read("webp/la.webp").shape == (12, 10, 4)
 
@@ -206,6 +218,15 @@ def test_what_is_there_stays(here: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert np.array_equal(read("out/c.png"), 255 - pictures[2])
     assert translate(capfd, "m.onnx", "in", "-o", "out", "--overwrite").out == "out: 3 pictures by m.onnx on cpu\n"
     assert np.array_equal(read("out/b.png"), 255 - pictures[1])
+
+
+def test_what_killed_ones_left_is_swept(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    put("in/more/a.png")
+    assert translate(capfd, "m.onnx", "in", "-o", "out").status == 0
+    for place in ("out", "out/more"):
+        Path(place, ".edgegan-0123.tmp").write_bytes(b"half")
+    assert translate(capfd, "m.onnx", "in", "-o", "out").status == 0
+    assert tree("out") == ["more/a.png", "translated.json"]
 
 
 def test_no_others_mix_in(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +295,7 @@ def test_models_of_another_origin(here: Path, capfd: pytest.CaptureFixture[str])
     )
     picture = put("a.png")
     translate(capfd, "m.onnx", "a.png", "-o", "b.png").fails(1, "it has no edgegan metadata", "--range LOW,HIGH")
-    options = ("--range", "0,255", "--layout", "nhwc", "--size-multiple", "4", "--scale", "1", "--input-name", "source")
+    options = ("--range", "0,255", "--layout", "nhwc", "--size-multiple", "4", "--scale", "1")
     assert translate(capfd, "m.onnx", "a.png", "-o", "b.png", *options, "--output-name", "image").status == 0
     assert np.array_equal(read("b.png"), 255 - picture)
     assert translate(capfd, "m.onnx", "a.png", "-o", "out/", *options).status == 0
@@ -282,7 +303,7 @@ def test_models_of_another_origin(here: Path, capfd: pytest.CaptureFixture[str])
     translate(capfd, "m.onnx", "a.png", "-o", "c.png", "--range", "0,255", "--scale", "2").fails(
         1, "its scale is 1, not 2"
     )
-    translate(capfd, "m.onnx", "a.png", "-o", "c.png", "--input-name", "x").fails(1, "'x' is no float32 input")
+    translate(capfd, "m.onnx", "a.png", "-o", "c.png", "--output-name", "x").fails(1, "'x' is no float32 output")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import translators
+from onnx import helper
 from PIL import Image
 from translators import REACH, noisy, smooth
 
@@ -365,6 +366,16 @@ def test_a_smaller_cap_makes_smaller_tiles(tmp_path: Path) -> None:
         layout_of(generator, kind, 1, Tiling(max_memory=150 * 10**6))
 
 
+def test_what_reading_and_writing_take_is_counted(tmp_path: Path) -> None:
+    generator = load(translators.twice(tmp_path / "m.onnx"))
+    kind = Kind(1000, 1000, 3, False)
+    cap = 200 * 10**6
+    assert layout_of(generator, kind, 1, Tiling(max_memory=cap))
+    for heavier, encoding in [(kind._replace(reading=80), 0), (kind, 20)]:
+        with pytest.raises(ArgumentError, match=r"a picture of 1000 x 1000 needs 2\d\d MB"):
+            layout_of(generator, heavier, 1, Tiling(max_memory=cap, encoding=encoding))
+
+
 CHILD = """
 import sys
 from edgegan import load
@@ -448,6 +459,19 @@ def test_foreign_size_multiple_and_range(tmp_path: Path) -> None:
     without = load(path, foreign=ForeignTranslator(range=(0, 1)))
     with pytest.raises(ModelError, match=r"of a picture of 22 x 13: .*is no multiple of 4"):
         without.translate(picture)
+
+
+def test_foreign_models_that_round_sides_up_want_a_size_multiple(tmp_path: Path) -> None:
+    """As those do that halve the picture and double it again."""
+    half = translators.node("MaxPool", "source", "half", kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1])
+    twice = helper.make_node("Resize", ["half", "", "scales"], ["image"], mode="nearest")
+    path = translators.save(
+        tmp_path / "m.onnx", [half, twice], {"scales": np.array([1, 1, 2, 2], np.float32)}, ours=False
+    )
+    with pytest.raises(ModelError, match=r"expected \[1, 3, 13, 22\]; if its sides .* say so \(--size-multiple\)"):
+        load(path, foreign=ForeignTranslator()).translate(noisy(13, 22, 3))
+    generator = load(path, foreign=ForeignTranslator(size_multiple=2))
+    assert generator.translate(noisy(13, 22, 3)).shape == (13, 22, 3)
 
 
 def test_foreign_layouts_that_may_be_either(tmp_path: Path) -> None:

@@ -58,20 +58,18 @@ def foreign_options(function: F) -> F:
         layout: str | None,
         scale: int | None,
         size_multiple: int | None,
-        input_name: str | None,
         output_name: str | None,
         **others: Any,
     ) -> Any:
         foreign = None
-        if any(given is not None for given in (range_, layout, scale, size_multiple, input_name, output_name)):
+        if any(given is not None for given in (range_, layout, scale, size_multiple, output_name)):
             foreign = edgegan.ForeignTranslator(
-                range_ or (-1.0, 1.0), layout or "auto", scale, size_multiple or 1, input_name, output_name
+                range_ or (-1.0, 1.0), layout or "auto", scale, size_multiple or 1, output_name
             )
         return function(*args, foreign=foreign, **others)
 
     for option in (
         click.option("--output-name", metavar="NAME", help="Other origin: the output, if there are several."),
-        click.option("--input-name", metavar="NAME", help="Other origin: the pictures' input, if there are several."),
         click.option(
             "--size-multiple",
             type=WholeNumber(1, 4096),
@@ -124,7 +122,7 @@ def foreign_options(function: F) -> F:
     help="Of this whole process, such as 800MB or 2GB.  [default: 512MB for the network, and the picture as it is]",
 )
 @click.option(
-    "--batch", type=WholeNumber(1, 1024), default=8, show_default=True, help="Small pictures of one size at once."
+    "--batch", type=WholeNumber(1, 128), default=8, show_default=True, help="Small pictures of one size at once."
 )
 @foreign_options
 @device_options
@@ -169,11 +167,11 @@ def translate(
     status is 1.
     """
     from edgegan.translate import Tiling
-    from edgegan.translate_files import Work
+    from edgegan.translate_files import ENCODING, Work
 
     kind, format = _kind_of(inputs, output, format, overwrite)
     generator = edgegan.load(model, provider, threads, foreign=foreign)
-    tiling = Tiling(tile, overlap, max_memory)
+    tiling = Tiling(tile, overlap, max_memory, ENCODING[format])
     tiling.check(generator)
     work = Work(generator, tiling, format, batch)
     how = f"by {name_of(model)} on {generator.provider}"
@@ -188,15 +186,16 @@ def translate(
 def _one(work: "Work", source: str, output: str) -> tuple[int, int]:
     """One picture; its size."""
     from edgegan.decode import Opened
-    from edgegan.translate import layout_of
 
     _quiet_pillow()
     if source == STDOUT:
+        if sys.stdin is None:  # `<&-`
+            raise DataError("stdin is closed; send a picture, or give a file")
         data = sys.stdin.buffer.read(MAX_STDIN + 1)
         if len(data) > MAX_STDIN:
             raise DataError(f"stdin: more than {MAX_STDIN} bytes; give a file")
     with Opened(io.BytesIO(data), "stdin") if source == STDOUT else Opened(source) as opened:
-        layout = layout_of(work.generator, opened.kind, 1, work.tiling)
+        layout = work.layout(opened.kind)
         with Meter(layout.count, "tiles") as meter:
             (array,) = work.make([opened.read()], lambda done, _: meter.tell(done, 0))
     if output == STDOUT:
@@ -213,17 +212,16 @@ def _folder(work: "Work", inputs: tuple[str, ...], folder: str, overwrite: bool,
     from edgegan.translate_files import find_jobs, translate_folder
 
     _quiet_pillow()
-    complaints = 0
+    complaints: list[str] = []  # a list, since the thread that writes complains too
 
     def complain(line: str) -> None:
-        nonlocal complaints
-        complaints += 1
+        complaints.append(line)
         click.echo(printable(f"edgegan: error: {line}"), err=True)
 
     jobs = find_jobs(inputs, folder, work.format, complain)
     if not jobs:
         raise DataError(f"{', '.join(inputs)}: no pictures; read are {', '.join(sorted(SUFFIXES))}")
-    folders = complaints  # that could not be read
+    folders = len(complaints)  # that could not be read
     meter = Meter(len(jobs))
     try:
         with meter:
@@ -236,9 +234,9 @@ def _folder(work: "Work", inputs: tuple[str, ...], folder: str, overwrite: bool,
             raise
         click.echo(printable(f"edgegan: interrupted: {folder}: {how_far}"), err=True)
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else error.code) from None
-    made = len(jobs) - meter.there - (complaints - folders)
+    made = len(jobs) - meter.there - (len(complaints) - folders)
     there = f"; {meter.there} were there" if meter.there else ""
-    failed = f"; {complaints} failed" if complaints else ""
+    failed = f"; {len(complaints)} failed" if complaints else ""
     click.echo(f"{printable(folder)}: {made} picture{'' if made == 1 else 's'} {how}{there}{failed}")
     if complaints:
         raise SystemExit(1)
@@ -282,9 +280,7 @@ def _kind_of(inputs: tuple[str, ...], output: str, format: str | None, overwrite
 
 
 def _quiet_pillow() -> None:
-    """Pictures above Pillow's warning and below its limit are read: that is ours to say."""
+    """What is wrong with a file is ours to say: Pillow warns of large pictures, odd metadata and the like."""
     import warnings
 
-    from PIL import Image
-
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
