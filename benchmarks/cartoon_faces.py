@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,7 @@ def main() -> None:
     if options.folder.exists():
         raise SystemExit(f"{options.folder} is there already; give a new folder")
     partial = options.folder.with_name(options.folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was stopped
     partial.mkdir(parents=True)
     with (partial / "faces.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

@@ -7,9 +7,9 @@
     python benchmarks/stacked_mnist.py score control.onnx edge.onnx                # 26,000 drawn of each
 
 The protocol of Lin, Khetan, Fanti, Oh 2018, "PacGAN", section 4.2: 128,000 training pictures, each with a random digit
-in each of three channels; 50 epochs (6,400 kimg) of batches of 64; 26,000 pictures are drawn, and a classifier of digits
-says which of the 1,000 classes each shows. Here the digits are those of MNIST's training set and the classifier is
-`lenet`, which was trained on it. A model of larger pictures than 28x28 is judged by their middle.
+in each of three channels; 50 epochs (6,400 kimg) of batches of 64; 26,000 pictures are drawn, and a classifier of
+digits says which of the 1,000 classes each shows. Here the digits are those of MNIST's training set and the classifier
+is `lenet`, which was trained on it. A model of larger pictures than 28x28 is judged by their middle.
 """
 
 import argparse

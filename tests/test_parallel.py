@@ -220,6 +220,46 @@ def test_batch_norm_and_dropout_see_the_whole_batch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+GROUPED = """
+import torch, torch.distributed as dist
+from edgegan.trainer.layers import minibatch_deviation
+
+def penalty(x, weight, together):
+    # As R1: of the slopes by the pictures, to be differentiated again.
+    logits = minibatch_deviation(x * weight, together=together)[:, -1].square().sum((1, 2))
+    (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return logits, slope.square().sum((1, 2, 3)).mean() + logits.mean()
+
+torch.manual_seed(0)
+cases = [(n, torch.randn(2 * n, 3, 2, 2)) for n in (2, 3, 6, 8)]  # one group; one of six; three; each has its own two
+weights = [torch.nn.Parameter(torch.ones(3, 1, 1)) for _ in cases]
+expected = []
+for (n, x), weight in zip(cases, weights):
+    logits, loss = penalty(x.clone().requires_grad_(), weight, False)
+    expected.append((logits.detach(), torch.autograd.grad(loss, weight)[0]))
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+for (n, x), weight, (logits, gradient) in zip(cases, weights, expected):
+    part = slice(rank * n, rank * n + n)
+    mine, loss = penalty(x[part].clone().requires_grad_(), weight, True)
+    assert torch.allclose(mine, logits[part], atol=1e-6), n
+    (found,) = torch.autograd.grad(loss, weight)
+    dist.all_reduce(found)
+    assert torch.allclose(found / 2, gradient, rtol=1e-5), (n, found / 2, gradient)
+if rank == 0:  # the monitors ask D on the first process alone
+    assert minibatch_deviation(torch.randn(3, 3, 2, 2)).shape == (3, 4, 2, 2)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_the_groups_whose_deviation_d_sees_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    (tmp_path / "grouped.py").write_text(GROUPED)
+    how = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([sys.executable, *how, tmp_path / "grouped.py"], capture_output=True, text=True, env=ENV)
+    assert done.returncode == 0, done.stderr
+
+
 def test_batch_norm_and_dropout_of_one_process() -> None:
     from edgegan.trainer.layers import BatchNorm, Dropout
 
