@@ -1,4 +1,4 @@
-"""What each recipe makes of real pictures: its cost, score, speed and samples. The tables of docs/recipes.md.
+"""What each recipe makes of real pictures: its cost, score, speed and samples, as tables and pictures.
 
     python benchmarks/recipes.py measure RUN... --results FOLDER   # exports each run, scores it, draws its pictures
     python benchmarks/recipes.py time --results FOLDER             # all of them by turns; wants an idle machine
@@ -11,8 +11,8 @@ thread, of the float32 file as torch exported it, the lowered one and the int8 o
 """
 
 import argparse
-import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -29,6 +29,7 @@ from edgegan.devices import processor
 from edgegan.image import grid
 from edgegan.model import inputs_of
 from edgegan.trainer.dryrun import macs_of_drawing
+from edgegan.trainer.report import command_of
 from edgegan.trainer.run import Run
 
 FORMS = {"plain": "-plain", "lowered": "", "int8": "-int8"}  # how the file of each form ends
@@ -84,24 +85,8 @@ def measure(folder: Path, results: Path, features: list[str], psi: float) -> Non
 
 
 def training_command(run: Run) -> str:
-    """The line that trains such a run: what is not a default."""
-    settings = run.settings
-    words = ["edgegan-train", settings.recipe, "--data", settings.data.name]
-    given = {
-        "resolution": settings.data.resolution,
-        "channels": settings.data.grey_or_rgb,
-        "fit": None if settings.data.fit == "crop" else settings.data.fit,
-        "seed": settings.seed or None,
-        "precision": settings.precision,  # its default depends on the machine
-        "holdout": settings.holdout or None,
-        "micro-batch": settings.micro_batch or None,
-    }
-    defaults = {field.name: field.default for field in dataclasses.fields(run.recipe.Config)}
-    given |= {name: value for name, value in settings.config.items() if value != defaults[name]}
-    for name, value in given.items():
-        if value is not None:
-            words += ["--" + name.replace("_", "-"), f"{value:g}" if isinstance(value, float) else str(value)]
-    return " ".join([*words, *(["--mirror"] if settings.mirror else []), "--out", "RUN"])
+    """The line that trains such a run, with the name of the data for where they were."""
+    return command_of(run).replace(shlex.quote(run.settings.data.source), run.settings.data.name)
 
 
 def draw_samples(path: Path, picture: Path, psi: float) -> None:

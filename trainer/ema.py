@@ -8,6 +8,8 @@ import copy
 import torch
 from torch import nn
 
+from edgegan.trainer.recipe import Batch, Progress
+
 
 class EMA(nn.Module):
     """A copy of a network that follows it: after `halflife` images the past weighs one half.
@@ -47,3 +49,8 @@ def averaged(nets: nn.ModuleDict) -> EMA:
     ema = nets["G_ema"]
     assert isinstance(ema, EMA)
     return ema
+
+
+def follow_generator(nets: nn.ModuleDict, batch: Batch, t: Progress) -> None:
+    """Move the average of G on by one batch: what most recipes do `after` G's phase."""
+    averaged(nets).update(nets["G"], t.nimg, t.batch)

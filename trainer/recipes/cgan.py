@@ -6,9 +6,9 @@ data must have classes, sub-folders for one. Grey or colour, 28 to 128 pixels a 
 
 G: z [n, 64] and the class's embedding [n, 32] -> dense to the coarsest level, 4 to 7 pixels a side -> at each level
 nearest upsampling by two and a 3x3 convolution, batch norm and ReLU before it -> 3x3 convolution to C channels, tanh.
-All its operators stay fast in onnxruntime, and batch norm vanishes when the model is exported. D: 4x4 stride-2
-convolutions down to that level, two 3x3 ones there, LeakyReLU(0.2), a sum over the pixels [n, F], one logit. Each layer
-of D has spectral norm. Loss: hinge.
+All its operators stay fast in onnxruntime, and batch norm, but for the first, becomes part of a convolution when the
+model is exported. D: 4x4 stride-2 convolutions down to that level, two 3x3 ones there, LeakyReLU(0.2), a sum over the
+pixels [n, F], one logit. Each layer of D has spectral norm, but for the planes of `concat`. Loss: hinge.
 
 --condition says how D learns of the class. projection: the features' product with the class's embedding [n, F] is added
 to the logit. concat: an embedding of the class, as large as a picture, is one more channel of it.
@@ -31,7 +31,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from edgegan.errors import ArgumentError
 from edgegan.spec import ModelSpec
 from edgegan.trainer.config import option
-from edgegan.trainer.ema import EMA, averaged
+from edgegan.trainer.ema import EMA, averaged, follow_generator
 from edgegan.trainer.layers import BatchNorm, check_pack, pack, packs_of_each
 from edgegan.trainer.levels import halvings_of, scaled
 from edgegan.trainer.losses import discriminator_hinge, generator_hinge
@@ -153,12 +153,9 @@ def phases(config: Config) -> tuple[Phase, ...]:
     def g_loss(nets: nn.ModuleDict, batch: Batch, t: Progress) -> dict[str, Tensor]:
         return {"G": generator_hinge(nets["D"](nets["G"](batch.z, batch.label), batch.label))}
 
-    def average(nets: nn.ModuleDict, batch: Batch, t: Progress) -> None:
-        averaged(nets).update(nets["G"], t.nimg, t.batch)
-
     return (
         Phase("D", trains=("D",), loss=d_loss, optimizer=adam(config.d_lr)),
-        Phase("G", trains=("G",), loss=g_loss, optimizer=adam(config.lr), after=average),
+        Phase("G", trains=("G",), loss=g_loss, optimizer=adam(config.lr), after=follow_generator),
     )
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from edgegan.errors import ArgumentError
 from edgegan.spec import ModelSpec
 from edgegan.trainer.config import option
-from edgegan.trainer.ema import EMA, averaged
+from edgegan.trainer.ema import EMA, averaged, follow_generator
 from edgegan.trainer.layers import BatchNorm, Dropout, check_pack, pack, packs_of_each
 from edgegan.trainer.losses import discriminator_bce, generator_nonsaturating
 from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
@@ -199,12 +199,9 @@ def phases(config: Config) -> tuple[Phase, ...]:
     def g_loss(nets: nn.ModuleDict, batch: Batch, t: Progress) -> dict[str, Tensor]:
         return {"G": generator_nonsaturating(nets["D"](nets["G"](batch.z)))}
 
-    def average(nets: nn.ModuleDict, batch: Batch, t: Progress) -> None:
-        averaged(nets).update(nets["G"], t.nimg, t.batch)
-
     return (
         Phase("D", trains=("D",), loss=d_loss, optimizer=adam),
-        Phase("G", trains=("G",), loss=g_loss, optimizer=adam, after=average),
+        Phase("G", trains=("G",), loss=g_loss, optimizer=adam, after=follow_generator),
     )
 
 

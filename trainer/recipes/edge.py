@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from edgegan.spec import ModelSpec
 from edgegan.trainer.config import option
-from edgegan.trainer.ema import EMA, averaged
+from edgegan.trainer.ema import EMA, averaged, follow_generator
 from edgegan.trainer.levels import halvings_of, scaled
 from edgegan.trainer.losses import discriminator_relativistic, generator_relativistic, squared_gradient_norm
 from edgegan.trainer.recipe import Batch, DataShape, Phase, Progress, Recipe
@@ -182,12 +182,9 @@ def phases(config: Config) -> tuple[Phase, ...]:
             real_logits = nets["D"](batch.real, batch.label)
         return {"G": generator_relativistic(real_logits, nets["D"](nets["G"](batch.z, batch.label), batch.label))}
 
-    def average(nets: nn.ModuleDict, batch: Batch, t: Progress) -> None:
-        averaged(nets).update(nets["G"], t.nimg, t.batch)
-
     return (
         Phase("D", trains=("D",), loss=d_loss, optimizer=adam, learning_rate=cosine),
-        Phase("G", trains=("G",), loss=g_loss, optimizer=adam, learning_rate=cosine, after=average),
+        Phase("G", trains=("G",), loss=g_loss, optimizer=adam, learning_rate=cosine, after=follow_generator),
     )
 
 
