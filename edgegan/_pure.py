@@ -242,3 +242,8 @@ def save_pngs(pixels: NDArray[np.uint8], files: list[tuple[bytes, tuple[bytes, .
         if file is not None:
             path, texts = file
             write_whole(temporary, path, png(picture, texts))
+
+
+def has_vnni() -> bool:
+    """Python cannot ask the processor, and what is done without VNNI is right with it, too, only slower."""
+    return False

@@ -4,6 +4,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+from edgegan import _backend
 from edgegan.devices import AUTO, AUTO_ORDER, CPU, PROVIDERS, candidates, onnxruntime, remedy
 from edgegan.errors import DeviceError, ModelError, one_line
 from edgegan.gate import check
@@ -92,8 +93,10 @@ def _session(data: bytes, threads: int, provider: str) -> "InferenceSession":
     options.enable_mem_pattern = False  # a plan for each batch size: no faster, and megabytes more in the arena
     options.log_severity_level = 4  # a library prints nothing; what fails raises
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # x86 before VNNI adds products of 8 bits in 16, which overflow: pictures became others. So they are those of VNNI.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not _backend.core.has_vnni():
+        # x86 without it adds products of 8 bits in 16, which overflow: pictures became others. This makes it exact,
+        # and takes nearly twice as long, also on processors that need it not. Others than x86 do not heed it.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     # One file tells all: a model that wants its weights from other files would read any file it names. There are none
     # below this path.
     nowhere = os.path.join(os.devnull, "nowhere")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import edgegan
-from edgegan import ArgumentError, MissingExtraError, ModelError, ModelSpec, load, noise
+from edgegan import ArgumentError, MissingExtraError, ModelError, ModelSpec, _backend, load, noise
 from edgegan.model import Generator, shrink
 from support import TEN
 
@@ -490,9 +490,16 @@ def test_processors_before_vnni_draw_the_built_in_model(tmp_path: Path) -> None:
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
         pytest.skip("qemu-x86_64 is not there: apt install qemu-user")
-    draw = "import sys, numpy, edgegan; numpy.save(sys.argv[1], edgegan.load(threads=1).sample(16, 3))"
-    for name, processor in (("own", []), ("haswell", [emulator, "-cpu", "Haswell-v4"])):
-        subprocess.run([*processor, sys.executable, "-c", draw, tmp_path / f"{name}.npy"], check=True, cwd=tmp_path)
+    draw = (
+        "import sys, numpy, edgegan; numpy.save(sys.argv[1], edgegan.load(threads=1).sample(16, 3)); "
+        "print(edgegan._backend.core.has_vnni())"
+    )
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    own = _backend.NAME == "c" and re.search(r"\b(avx512_vnni|avx_vnni)\b", flags) is not None
+    for name, processor, has in (("own", [], own), ("haswell", [emulator, "-cpu", "Haswell-v4"], False)):
+        command = [*processor, sys.executable, "-c", draw, tmp_path / f"{name}.npy"]
+        done = subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout == f"{has}\n"
     assert (np.load(tmp_path / "own.npy") == np.load(tmp_path / "haswell.npy")).all()
 
 

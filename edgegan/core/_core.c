@@ -528,6 +528,13 @@ static PyObject *core_instruction_set(PyObject *module, PyObject *args)
     return PyUnicode_FromString(edgegan_instruction_set());
 }
 
+static PyObject *core_has_vnni(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    return PyBool_FromLong(edgegan_has_vnni());
+}
+
 static PyMethodDef methods[] = {
     {"words", core_words, METH_VARARGS, "words(seed, start, n, dim, stream, out: uint32 [n, dim])"},
     {"normal", core_normal, METH_VARARGS,
@@ -553,6 +560,7 @@ static PyMethodDef methods[] = {
     {"save_pngs", core_save_pngs, METH_VARARGS,
      "save_pngs(pixels: uint8 [n, h, w, c], [(path, (keyword, text, ...)) or None, ...], temporary): all are bytes"},
     {"instruction_set", core_instruction_set, METH_NOARGS, "instruction_set() -> str"},
+    {"has_vnni", core_has_vnni, METH_NOARGS, "has_vnni() -> bool, whether this is an x86-64 that is known to have it"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -58,6 +58,10 @@ int edgegan_usable_kernels(const edgegan_kernels *found[4]);
 
 const edgegan_kernels *edgegan_best_kernels(void);
 
+/* Whether an x86-64 processor is known to add products of bytes in 32 bits at once, so that none overflows: for those
+ * who run an int8 network. The core itself has no use for it. */
+int edgegan_has_vnni(void);
+
 /* The cubics of the inverse normal CDF; benchmarks/noise_table.py explains them. */
 extern const float edgegan_normal_table[512][4];
 
