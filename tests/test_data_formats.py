@@ -118,11 +118,52 @@ def test_fit_is_part_of_the_key_and_needs_a_resolution(folder):
     save_picture(folder / "a.png", random_picture(8, 16))
     save_picture(folder / "b.png", random_picture(8, 16))
     digests = {open_dataset(str(folder), resolution=8, fit=fit).digest for fit in FITS for _ in range(2)}
-    assert len(digests) == len(FITS) == 3
-    with pytest.raises(ArgumentError, match="valid: crop, pad, stretch"):
+    assert len(digests) == len(FITS) == 4
+    with pytest.raises(ArgumentError, match="valid: crop, pad, stretch, tiles"):
         open_dataset(str(folder), resolution=8, fit="fill")
     with pytest.raises(ArgumentError, match="--resolution"):
         open_dataset(str(folder), fit="pad")
+
+
+@pytest.mark.parametrize("kind", ["folder", "classes", "npy"])
+def test_tiles_are_the_picture_itself_with_its_label(folder, kind):
+    pictures = [
+        random_picture(21, 34),
+        random_picture(21, 34),
+        random_picture(16, 9) if kind != "npy" else random_picture(21, 34),
+    ]
+    for i, picture in enumerate(pictures):
+        save_picture(folder / ("ab"[i % 2] if kind == "classes" else "") / f"{i}.png", picture)
+    source = folder
+    if kind == "npy":
+        source = folder.parent / "set.npy"
+        np.save(source, np.stack(pictures))
+    dataset = open_dataset(str(source), resolution=8, fit="tiles")
+    order = [0, 2, 1] if kind == "classes" else [0, 1, 2]
+    expected = []
+    for i in order:
+        h, w = (side % 8 // 2 for side in pictures[i].shape[:2])
+        for y in range(h, pictures[i].shape[0] - 7, 8):
+            expected += [pictures[i][y : y + 8, x : x + 8] for x in range(w, pictures[i].shape[1] - 7, 8)]
+    np.testing.assert_array_equal(dataset.images, np.stack(expected))
+    if kind == "classes":
+        assert dataset.labels.tolist() == [0] * (8 + 2) + [1] * 8
+    again = open_dataset(str(source), resolution=8, fit="tiles")
+    assert again.digest == dataset.digest
+
+
+def test_of_a_large_picture_tiles_are_spread_evenly_and_a_small_one_is_named(folder):
+    rows = np.repeat(np.arange(250, dtype=np.uint8), 4)[:, None].repeat(64, 1)
+    save_picture(folder / "large.png", rows)
+    save_picture(folder / "other.png", rows)
+    images = open_dataset(str(folder), resolution=4, fit="tiles").images
+    assert images.shape == (1024, 4, 4, 1)
+    shown = np.bincount(images[:512, 0, 0, 0], minlength=250)
+    assert shown.min() >= 1
+    assert shown.max() <= 3
+    save_picture(folder / "small.png", random_picture(4, 3, 1))
+    with pytest.raises(DataError, match=r"small.png \(3 x 4 pixels: smaller than a tile of 4 x 4\)"):
+        open_dataset(str(folder), resolution=4, fit="tiles")
 
 
 def png_of_16_bits(colour_type, values):

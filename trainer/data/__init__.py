@@ -55,7 +55,8 @@ def open_dataset(
     resolution: every picture becomes a square of this many pixels a side, 1..8192; None keeps the pictures as they
     are, which must then have one size.
     fit: how it becomes a square: "crop" cuts out the central one, "pad" keeps the whole picture and fills up with
-    white, "stretch" distorts it. Needs a resolution unless it is "crop".
+    white, "stretch" distorts it; "tiles" cuts it, as it is, into as many squares as there are, 512 spread evenly at
+    most. Needs a resolution unless it is "crop".
     channels: 1 (grey) or 3 (RGB); None means 1 if every picture is stored as grey, else 3.
     skip_broken: leave out pictures that cannot be decoded, and name them in `Dataset.skipped`, instead of refusing the
     set.

@@ -33,6 +33,7 @@ class Dataset:
     digest: str  # sha256 (hex) over shape, pixels and labels: identifies the content
     skipped: tuple[str, ...] = ()  # each broken picture that was left out: "a.png (cut short)"
     skipped_list: Path | None = None  # a text file with the same, a line each
+    source: "Dataset | None" = None  # in a set for translation: the pictures that are to be turned into such as these
 
     def __len__(self) -> int:
         return len(self.images)

@@ -58,8 +58,8 @@ class Task:
     size: tuple[int, int] | None = None  # (H, W) that all must have: the task ends at the first one that differs
 
 
-# In order: k readable pictures of one shape as [k, H, W, C]; or, for one picture, why it is broken, or the operating
-# system's refusal to read it.
+# In order: k readable pictures of one shape as [k, H, W, C], or the k tiles of one picture; or, for one picture, why it
+# is broken, or the operating system's refusal to read it.
 Results = list[NDArray[np.uint8] | str | OSError]
 
 
@@ -69,14 +69,14 @@ class WorkerError(Exception):
 
 def decode(task: Task) -> Results:
     """The pictures of a task. Runs in a thread or in a process of its own."""
-    if isinstance(task.items, np.ndarray) and task.how.keeps(task.items.shape):
+    if isinstance(task.items, np.ndarray) and not task.how.cuts and task.how.keeps(task.items.shape):
         return [np.ascontiguousarray(task.items)]
     results: Results = []
     alike: list[NDArray[np.uint8]] = []  # the last readable pictures, of one shape
     with _Reader() as reader:
         for item in task.items:
             picture = _decode_one(item, task.how, reader)
-            same = isinstance(picture, np.ndarray) and alike and picture.shape == alike[0].shape
+            same = isinstance(picture, np.ndarray) and alike and picture.shape == alike[0].shape and not task.how.cuts
             if alike and not same:
                 results.append(np.concatenate(alike))
                 alike = []

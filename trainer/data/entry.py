@@ -34,13 +34,15 @@ def write_entry(folder: Path, pictures: Pictures, how: Treatment, progress: Prog
     if count < MIN_PICTURES:
         raise DataError(f"{where} holds {count} picture; training needs at least {MIN_PICTURES}")
     with ImagesFile(folder / "images.npy", count) as images:
-        broken = _decode_all(images, pictures, how, progress, skip_broken)
+        broken, tiles = _decode_all(images, pictures, how, progress, skip_broken)
         if broken and not (skip_broken and count - len(broken) >= MIN_PICTURES):
             named = ", ".join(broken[i] for i in list(broken)[:NAMED_BROKEN])
             more = f" and {len(broken) - NAMED_BROKEN} more" if len(broken) > NAMED_BROKEN else ""
             advice = f"training needs {MIN_PICTURES}" if skip_broken else "repair them or take them out (--skip-broken)"
             raise DataError(f"{len(broken)} of {count} pictures in {where} cannot be read: {named}{more}; {advice}")
         labels = _labels_without(broken, pictures)
+        if tiles and labels is not None:
+            labels = np.repeat(labels, tiles)
         shape, digest = images.finish(labels)
     if labels is not None:
         with (folder / "labels.npy").open("wb") as file:
@@ -58,10 +60,14 @@ def write_entry(folder: Path, pictures: Pictures, how: Treatment, progress: Prog
 
 def _decode_all(
     images: "ImagesFile", pictures: Pictures, how: Treatment, progress: Progress | None, skip_broken: bool
-) -> dict[int, str]:
-    """Write the readable pictures; -> position: name and fault of each broken one."""
+) -> tuple[dict[int, str], list[int]]:
+    """Write the readable pictures.
+
+    -> position: name and fault of each broken one; and, where pictures are cut, the number of tiles of each other one.
+    """
     count = pictures.count
     broken: dict[int, str] = {}
+    tiles: list[int] = []
     size = None if how.resolution is None else (how.resolution, how.resolution)  # (H, W) of all
     done = first = 0
     step = max(1, count // 200)
@@ -89,7 +95,9 @@ def _decode_all(
                 )
             if skip_broken or not broken:
                 images.add(found)
-            done += len(found)
+            if how.cuts:
+                tiles.append(len(found))
+            done += 1 if how.cuts else len(found)
         if progress and (done // step > before // step or done == count):
             progress(done, count, "decoding pictures")
 
@@ -99,11 +107,12 @@ def _decode_all(
     def tasks() -> Iterator[Task]:
         assert size
         n = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * prod(size)), count // (4 * CORES)))
+        n = 1 if how.cuts else n
         for start in range(done, count, n):
             yield Task(pictures.items(start, min(start + n, count)), how, size)
 
     one = pictures.items(0, 1)
-    ready = isinstance(one, np.ndarray) and how.keeps(one.shape)
+    ready = isinstance(one, np.ndarray) and not how.cuts and how.keeps(one.shape)
     many = count >= PROCESSES_FROM and not ready and bool(sys.executable)
     with closing(in_order(tasks() if done < count else (), processes=many)) as every:
         try:
@@ -114,7 +123,7 @@ def _decode_all(
                 f"the process that decoded {printable(pictures.name(done))} in {pictures.where}, or one of the next "
                 f"{_CHUNK} pictures, ended with {error}; out of memory, or a picture that breaks its decoder"
             ) from None
-    return broken
+    return broken, tiles
 
 
 def _labels_without(broken: dict[int, str], pictures: Pictures) -> NDArray[np.int64] | None:

@@ -21,8 +21,9 @@ OTHER_SUFFIXES = frozenset(
     | {".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 )
 # How a picture that is no square becomes one: its central square; the whole of it between bars of white, on which
-# transparent pictures are laid, too; or distorted.
-FITS = ("crop", "pad", "stretch")
+# transparent pictures are laid, too; or distorted. Or many: cut as it is, without resizing.
+FITS = ("crop", "pad", "stretch", "tiles")
+MAX_TILES = 512  # of one picture
 MAX_PIXELS = 89_478_485  # of one picture: 256 MiB as RGB, Pillow's own measure of a decompression bomb
 MAX_BYTES = 256 << 20  # of one file
 
@@ -44,7 +45,12 @@ class Treatment:
 
     resolution: int | None  # pixels a side; None: as it is
     channels: int | None  # 1 or 3; None: 1 if it is stored as grey, else 3
-    fit: str  # one of FITS: how it becomes a square of `resolution`
+    fit: str  # one of FITS: how it becomes a square of `resolution`, or several
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a picture becomes several."""
+        return self.fit == "tiles"
 
     def keeps(self, shape: tuple[int, ...]) -> bool:
         """Whether pictures of `shape`, [..., H, W, C], stay as they are."""
@@ -111,10 +117,13 @@ def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
 
 
 def pixels(image: Image.Image, how: Treatment) -> NDArray[np.uint8]:
-    """[1, H, W, C] uint8 of a picture in mode L or RGB; H = W = resolution unless that is None.
+    """[1, H, W, C] uint8 of a picture in mode L or RGB; H = W = resolution unless that is None. Or its tiles [k, ...].
 
     Resized with Lanczos, which averages over the pixels that it merges. RGB becomes grey as ITU-R 601 luma.
     """
+    if how.fit == "tiles":
+        assert how.resolution is not None
+        return _tiles(pixels(image, Treatment(None, how.channels, "crop"))[0], how.resolution)
     if how.resolution is not None and image.size != (how.resolution, how.resolution):
         image = _square(image, how.resolution, how.fit)
     if how.channels is not None and len(image.getbands()) != how.channels:
@@ -138,6 +147,18 @@ def _square(image: Image.Image, side: int, fit: str) -> Image.Image:
     square = Image.new(image.mode, (side, side), "white")
     square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square
+
+
+def _tiles(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """[H, W, C] -> [k, side, side, C]: the central ones that do not overlap, or MAX_TILES spread evenly over these."""
+    height, width, channels = picture.shape
+    rows, columns = height // side, width // side
+    if not rows or not columns:
+        raise ValueError(f"{width} x {height} pixels: smaller than a tile of {side} x {side}")
+    top, left = (height - rows * side) // 2, (width - columns * side) // 2
+    cut = picture[top : top + rows * side, left : left + columns * side]
+    tiles = cut.reshape(rows, side, columns, side, channels).swapaxes(1, 2).reshape(-1, side, side, channels)
+    return tiles[np.linspace(0, len(tiles) - 1, min(len(tiles), MAX_TILES)).astype(np.int64)]
 
 
 def complaint(error: Exception) -> str:
