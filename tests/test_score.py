@@ -338,7 +338,7 @@ def test_scores_are_written_into_the_model_and_all_else_is_kept(make_tiny: MakeT
         (["-o", "x.txt"], 2, ["cannot write x.txt"]),
         (["-o", "nowhere/x.png"], 2, ["the folder", "does not exist"]),
         (["--json", "nowhere/x.json"], 2, ["the folder", "does not exist"]),
-        (["--fit", "squeeze"], 2, ["fit is 'squeeze'; valid: crop, pad, stretch"]),
+        (["--fit", "squeeze"], 2, ["fit is 'squeeze'; valid: crop, pad, stretch, tiles"]),
     ],
 )
 def test_errors_before_the_work(

@@ -1,8 +1,8 @@
-"""How near pictures are to given ones, pixel by pixel: PSNR and SSIM, for tasks where the right picture is known.
+"""How near pictures are to given ones, pixel by pixel: PSNR, SSIM and L1, for tasks where the right picture is known.
 
-Wang, Bovik, Sheikh, Simoncelli 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity". Both
-equal scikit-image's `peak_signal_noise_ratio` and `structural_similarity` with the paper's settings, which the tests
-compare. They say nothing of a generator whose pictures answer to no particular real one.
+Wang, Bovik, Sheikh, Simoncelli 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity". PSNR
+and SSIM equal scikit-image's `peak_signal_noise_ratio` and `structural_similarity` with the paper's settings, which the
+tests compare. They say nothing of a generator whose pictures answer to no particular real one.
 """
 
 import numpy as np
@@ -30,6 +30,15 @@ def psnr(a: U8, b: U8) -> F64:
     errors = np.array([np.square(np.subtract(x, y, dtype=np.float64)).mean() for x, y in zip(a, b, strict=True)])
     with np.errstate(divide="ignore"):
         return 10 * np.log10(PEAK**2 / errors)
+
+
+def mean_absolute_error(a: U8, b: U8) -> F64:
+    """L1 of each picture: [n] float64 in grey levels, 0 (equal) to 255, the mean over its pixels and channels.
+
+    a, b: uint8 [n, H, W, C]. Raises ArgumentError for other types or shapes.
+    """
+    check_pictures(a, b)
+    return np.array([np.abs(np.subtract(x, y, dtype=np.int16)).mean() for x, y in zip(a, b, strict=True)])
 
 
 def ssim(a: U8, b: U8) -> F64:

@@ -1,40 +1,69 @@
 """The command `edgegan-score`."""
 
 import json
-import math
 import os
 import sys
-import time
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import edgegan
-from edgegan._cli import WholeNumber, aligned, debug_option, run
+from edgegan._cli import WholeNumber, debug_option, run
 from edgegan._files import atomic_write, check_output
 from edgegan.commands import SEED, device_options
-from edgegan.errors import printable
+from edgegan.errors import ArgumentError, printable
+from edgegan.trainer.scoring.bar import Bar
 from edgegan.trainer.scoring.network import default_features, read_preparation
 
 if TYPE_CHECKING:
     from edgegan.model import Generator
     from edgegan.trainer.data import Dataset
     from edgegan.trainer.metrics.features import FeatureNetwork
-    from edgegan.trainer.scoring.metrics import Score
-    from edgegan.trainer.scoring.score import Report
 
 STDOUT = "-"
-PATIENCE = 1.0  # seconds without a bar
+OWN = 0  # in the place of a number of pixels: what --resolution own says
+
+
+class Side(WholeNumber):
+    """A number of pixels, or `own`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return OWN if value == "own" else super().convert(value, param, ctx)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(edgegan.__version__, prog_name="edgegan-score")
 @click.argument("model", type=click.Path(path_type=str))
-@click.argument("source", metavar="DATA")
-@click.option("-n", "n", type=WholeNumber(2, 10**7), default=10_000, show_default=True, help="How many to draw.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Which pictures to draw, as of edgegan sample.")
+@click.argument("data")
+@click.option(
+    "--source",
+    metavar="SOURCE",
+    help="Of a model that translates: the pictures that it turns into such as those of DATA.",
+)
+@click.option(
+    "--paired",
+    is_flag=True,
+    help="Each of SOURCE should become the one of DATA of its name, whatever the suffix; of arrays, of its number.",
+)
+@click.option(
+    "--resolution",
+    type=Side(1, 8192),
+    metavar="N|own",
+    help="Pixels a side of SOURCE's pictures; own: as they are.  [default: those of training; own if MODEL enlarges]",
+)
+@click.option(
+    "-n",
+    "n",
+    type=WholeNumber(2, 10**7),
+    default=10_000,
+    show_default=True,
+    help="How many to draw, or to take of SOURCE.",
+)
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Which to draw, as of edgegan sample, or to take of SOURCE."
+)
 @click.option(
     "--features",
     metavar="NAME|FILE",
@@ -59,8 +88,10 @@ PATIENCE = 1.0  # seconds without a bar
     show_default=True,
     help="Measure the same of real pictures, n or half of all, against the others: what is within reach.",
 )
-@click.option("--fit", default="crop", show_default=True, help="How DATA was made square: crop, pad or stretch.")
-@click.option("--skip-broken", is_flag=True, help="Leave broken pictures of DATA out; else refuse them.")
+@click.option(
+    "--fit", default="crop", show_default=True, help="How DATA, SOURCE were made square: crop, pad, stretch, tiles."
+)
+@click.option("--skip-broken", is_flag=True, help="Leave broken pictures out; else refuse them.")
 @click.option("--batch", type=WholeNumber(1, 2**20), help="Pictures a run of the model.  [default: 8]")
 @click.option("--json", "as_json", metavar="FILE|-", help="Write all of it as JSON, to a file or to stdout.")
 @click.option(
@@ -68,14 +99,18 @@ PATIENCE = 1.0  # seconds without a bar
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
-    help="A picture: samples beside the real ones nearest to them, and bars of precision to coverage.",
+    help="A picture: samples beside the real ones nearest to them, or sources, results and the true or nearest ones; "
+    "and bars of precision to coverage.",
 )
 @click.option("--write", is_flag=True, help="Put the scores into MODEL, for edgegan info; its SHA-256 becomes another.")
 @device_options
 @debug_option
 def cli(
     model: str,
-    source: str,
+    data: str,
+    source: str | None,
+    paired: bool,
+    resolution: int | None,
     n: int,
     seed: int,
     features: str | None,
@@ -121,16 +156,35 @@ def cli(
 
     frechet is called FID, and kernel KID, only in the features of the Inception network, which does not come along:
     pip install 'edgegan[inception]', and the first --features inception downloads it, 96 MB.
+
+    Of a model that turns pictures into others, the results for those of SOURCE are scored, and beside them these
+    pictures as they are (enlarged, if the model enlarges: bicubic), the bound to beat:
+
+    \b
+    edgegan-score zebra.onnx zebras/ --source horses/ --features inception -o scores.png
+    edgegan-score sharper.onnx photos/ --source small/ --paired --features inception
+
+    \b
+    psnr, ssim, l1    likeness to the true pictures, with --paired: decibels, 0 to 1, grey levels
+    feature-distance  to the true picture's features, both of unit length, 0 to 4; it is no LPIPS
+    retrieval         share of results whose nearest picture of DATA is their own true one
     """
     if threads is not None:  # before NumPy is imported, and reads it
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
+    from edgegan.model import BATCH
     from edgegan.trainer.data import open_dataset
-    from edgegan.trainer.scoring.score import chosen_metrics, score
+    from edgegan.trainer.scoring.measure import chosen_metrics, metrics_of
+    from edgegan.trainer.scoring.metrics import METRICS
+    from edgegan.trainer.scoring.score import score, score_translation
+    from edgegan.trainer.scoring.sets import check_draws
+    from edgegan.trainer.scoring.table import table
+    from edgegan.trainer.scoring.translated import fitting_batch, open_translation
     from edgegan.trainer.scoring.write import need_onnx, write_scores
 
     # Whatever can be found wrong before the work is found before the work.
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    chosen_metrics(names)
+    chosen_metrics(names, METRICS if source is None else metrics_of(paired))
+    _check_source(source, paired, resolution, per_class)
     how = read_preparation(preparation, features)
     if as_json not in (None, STDOUT):
         check_output(as_json)
@@ -142,28 +196,37 @@ def cli(
     if write:
         need_onnx()
         check_output(model)
-    generator = edgegan.load(model, provider, threads, bulk=True)
-    h, w = generator.spec.image_size
+    # A network that translates takes long enough for a picture to share its threads within.
+    generator = edgegan.load(model, provider, threads, bulk=source is None)
     with Bar() as bar:
-        dataset = open_dataset(
-            source,
-            resolution=h if h == w else None,
-            channels=min(3, generator.spec.channels),
-            fit=fit,
-            skip_broken=skip_broken,
-            progress=bar,
-        )
-        if dataset.skipped_line:
-            click.echo(printable(f"edgegan-score: {dataset.skipped_line}"), err=True)
+        channels = min(3, generator.spec.channels)
+        opened = partial(open_dataset, channels=channels, fit=fit, skip_broken=skip_broken, progress=bar)
+        sources = None
+        if source is None:
+            check_draws(generator)
+            h, w = generator.spec.image_size
+            dataset = opened(data, resolution=h if h == w else None)
+        else:
+            dataset, sources = open_translation(generator, data, source, resolution, paired, opened)
+        for each in (dataset, sources):
+            if each is not None and each.skipped_line:
+                click.echo(printable(f"edgegan-score: {each.skipped_line}"), err=True)
         network = _network(features, how, generator, dataset, threads)
-        settings: dict[str, Any] = {"seed": seed, "batch": batch, "k": k, "metrics": names}
-        report, comparison = score(
-            generator, dataset, network, n, **settings, floor=floor, per_class=per_class, progress=bar
-        )
+        settings: dict[str, Any] = {"seed": seed, "k": k, "metrics": names, "floor": floor, "progress": bar}
+        if sources is None:
+            report, seen = score(generator, dataset, network, n, batch=batch, per_class=per_class, **settings)
+        else:
+            batch = fitting_batch(generator, sources.images.shape[1:], batch or BATCH)
+            settings |= {"paired": paired, "batch": batch}
+            report, seen = score_translation(generator, sources, dataset, network, n, **settings)
         if output is not None:
             from edgegan.trainer.scoring.figure import save_figure
+            from edgegan.trainer.scoring.figure_translated import save_translations
 
-            save_figure(output, report, comparison, generator, dataset)
+            if sources is None:
+                save_figure(output, report, seen, generator, dataset)
+            else:
+                save_translations(output, report, seen, generator, sources, dataset)
     if as_json is not None:
         text = json.dumps(report.to_json(), indent=2, allow_nan=False)
         if as_json != STDOUT:
@@ -179,31 +242,15 @@ def cli(
         click.echo(printable(f"{model}: holds these scores now; its SHA-256 is {digest}"), err=as_json == STDOUT)
 
 
-class Bar:
-    """A bar on stderr, if that is a terminal and the work lasts. Call it with (done, total, what)."""
-
-    def __init__(self) -> None:
-        self._open = ExitStack()
-        self._bar: Any = None
-        self._what = ""
-        self._start = time.monotonic()
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """`done` of `total` of `what`; a total of 0 is not known."""
-        if not sys.stderr.isatty() or not total or time.monotonic() - self._start < PATIENCE:
-            return
-        if what != self._what:
-            self._open.close()
-            self._what = what
-            bar = click.progressbar(length=total, label=what, file=sys.stderr, show_pos=True)
-            self._bar = self._open.enter_context(bar)
-        self._bar.update(done - self._bar.pos)
+def _check_source(source: str | None, paired: bool, resolution: int | None, per_class: bool) -> None:
+    """Raise ArgumentError for options of the other kind of model."""
+    if source is None and (paired or resolution is not None):
+        name = "--paired" if paired else "--resolution"
+        raise ArgumentError(
+            f"{name} is for models that translate: give --source SOURCE, the pictures to translate, too"
+        )
+    if source is not None and per_class:
+        raise ArgumentError("--per-class is for models that draw pictures of classes; with --source leave it out")
 
 
 def _network(
@@ -213,52 +260,9 @@ def _network(
     from edgegan.trainer.metrics.features import open_features
 
     if features is None:
-        spec = generator.spec
-        features = default_features(spec.image_size, spec.channels, dataset.name, generator.source)
+        _, h, w, _ = dataset.images.shape
+        features = default_features((h, w), generator.spec.channels, dataset.name, generator.source)
     return open_features(features, threads=threads, progress=sys.stderr.isatty(), **how)
-
-
-def table(report: "Report") -> list[str]:
-    """What people read of a report."""
-    from edgegan.trainer.scoring.metrics import METRICS
-
-    facts = report.facts
-    samples, data, network = facts["samples"], facts["data"], facts["features"]
-    seen = f"{network['name']} ({network['sha256'][:12]}, {network['dimensions']} features)"
-    lines = [
-        f"{facts['model']['file']} against {data['name']} in the eyes of {seen}",
-        f"{samples['drawn']:,} pictures drawn of seed {samples['seed']}, {samples['real']:,} real ones",
-    ]
-    if report.floor:
-        n, others = samples["floor"]
-        lines[-1] += f'; column "real": {n:,} of these against the other {others:,}'
-    if facts["on_white"]:
-        lines.append("the model's transparent pictures were laid on white")
-    rows: list[tuple[str, ...]] = [("score", "value", "real", "better", "what it is")]
-    for metric in METRICS:
-        if metric.name in report.scores:
-            floor = report.floor.get(metric.name)
-            value = _shown(report.scores[metric.name])
-            rows.append((report.title(metric.name), value, _shown(floor), metric.better, metric.about))
-    lines += ["", *aligned(rows, 1, 2)]
-    if report.per_class:
-        each = list(report.per_class.items())
-        kinds = list(each[0][1])
-        shown = [(name, *(f"{found[kind]:.4g}" for kind in kinds)) for name, found in each]
-        lines += ["", *aligned([("class", *kinds), *shown], *range(1, len(kinds) + 1))]
-    if report.missing:
-        lines += ["", *(f"not measured: {name}: {why}" for name, why in report.missing.items())]
-    return lines
-
-
-def _shown(score: "Score | None") -> str:
-    """A value, to two digits of its error where it has one."""
-    if score is None:
-        return "-"
-    if not score.error:
-        return f"{score.value:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(score.error)))
-    return f"{score.value:.{digits}f} ± {score.error:.{digits}f}"
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ from edgegan import image
 from edgegan.trainer.data import Dataset, sample_order
 from edgegan.trainer.metrics.manifold import nearest
 from edgegan.trainer.metrics.prd import BETA, CLUSTERS, Curve, precision_recall_curve
+from edgegan.trainer.scoring.measure import real_against_real
 from edgegan.trainer.scoring.metrics import Comparison
-from edgegan.trainer.scoring.score import Report, real_against_real
+from edgegan.trainer.scoring.score import Report
 
 if TYPE_CHECKING:
     from edgegan.model import Generator
@@ -55,7 +56,7 @@ def save_figure(path: Path, report: Report, comparison: Comparison, generator: "
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     font, bold = ImageFont.load_default(13), ImageFont.load_default(16)
-    pen.text((MARGIN, MARGIN), _title(report), INK, bold)
+    pen.text((MARGIN, MARGIN), title_of(report), INK, bold)
 
     def pairs(top: int, indices: NDArray[np.int64], text: str) -> None:
         pen.text((MARGIN, top), text, INK, font)
@@ -64,7 +65,7 @@ def save_figure(path: Path, report: Report, comparison: Comparison, generator: "
             x, y = MARGIN + column * (cell[0] + GAP), top + 2 * LINE + row * (cell[1] + GAP)
             drawn = image.on_white(generator.sample(1, seed, start=int(i)))[0]
             for k, picture in enumerate((drawn, dataset.images[partners[i]])):
-                sheet.paste(_scaled(picture, (w, h)), (x + k * (w + 2), y))
+                sheet.paste(scaled(picture, (w, h)), (x + k * (w + 2), y))
             pen.text((x + w + 1, y + h + 3), f"#{i}: {distances[i]:.3g}", PALE, font, anchor="ma")
 
     usual = _usual(comparison)
@@ -75,13 +76,14 @@ def save_figure(path: Path, report: Report, comparison: Comparison, generator: "
     told = f"The drawn pictures nearest to a real one, of {len(distances):,}: are they copies?"
     pairs(top + block + MARGIN, closest, f"{told} Real ones: {usual:.3g} to the next, median")
     if shares:
-        _bars(pen, (left + 2 * MARGIN + 20, top), report, shares, font)
+        draw_bars(pen, (left + 2 * MARGIN + 20, top), report, shares, font)
     if curves:
         _plot(pen, (left + 2 * MARGIN + 20, top + bars), curves, font)
     image.save_image(path, np.asarray(sheet))
 
 
-def _title(report: Report) -> str:
+def title_of(report: Report) -> str:
+    """The model's file, the data and the network, and the Frechet distance if it was measured."""
     facts, scores = report.facts, report.scores
     main = f"   {report.title('frechet')} {scores['frechet'].value:.4g}" if "frechet" in scores else ""
     return f"{Path(facts['model']['file']).name} against {facts['data']['name']}, {facts['features']['name']}{main}"
@@ -93,14 +95,15 @@ def _usual(c: Comparison) -> float:
     return float(np.median(nearest(c.real.features[some], c.real.features, 2).distances[:, 1]))
 
 
-def _scaled(picture: U8, size: tuple[int, int]) -> Image.Image:
+def scaled(picture: U8, size: tuple[int, int]) -> Image.Image:
+    """[H, W, 1 or 3] as RGB of size (width, height)."""
     array = np.asarray(picture)
     shown = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).convert("RGB")
     how = Image.Resampling.NEAREST if shown.width < size[0] else Image.Resampling.LANCZOS
     return shown.resize(size, how)
 
 
-def _bars(pen: ImageDraw.ImageDraw, at: tuple[int, int], report: Report, names: list[str], font: Font) -> None:
+def draw_bars(pen: ImageDraw.ImageDraw, at: tuple[int, int], report: Report, names: list[str], font: Font) -> None:
     """A bar of each share; density, which may be above 1, is cut off at 1.2."""
     x, y = at
     room, base = (CHART - 60) // len(names), y + LINE + round(BAR * 1.2)

@@ -1,4 +1,8 @@
-"""The scores that `edgegan-score` knows: an entry each in METRICS, all functions of one `Comparison`."""
+"""The scores that `edgegan-score` knows, all functions of one `Comparison`.
+
+An entry each: in METRICS those of models that draw pictures; for models that translate TRANSLATED has those among them
+that tell something there, and PAIRED those of results beside the pictures that they should be.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -16,12 +20,16 @@ from edgegan.trainer.metrics.diversity import PairMean, feature_diversity, pictu
 from edgegan.trainer.metrics.frechet import frechet_distance
 from edgegan.trainer.metrics.kernel import kernel_distance
 from edgegan.trainer.metrics.manifold import Manifold, authenticity, manifold
+from edgegan.trainer.metrics.pairs import feature_distance, retrieved
 from edgegan.trainer.metrics.similarity import WINDOW
 from edgegan.trainer.scoring.sets import Seen
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 K = 5  # neighbours
 SPLITS = 10  # of class_score, as in its paper
+MOST_DB = 100.0  # what the PSNR of equal pictures counts as in a mean; theirs is infinite
 LEAST = 1000  # pictures of either set, below which shares of neighbours are coarse and depend on their number
 
 
@@ -33,14 +41,25 @@ class Score(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Pairs:
+    """How near each of n pictures comes to its true one, pixel by pixel."""
+
+    twins: I64  # [n], positions of the true pictures in the real set
+    psnr: F64  # [n], decibels; inf for equal pictures
+    error: F64  # [n], mean absolute difference in grey levels
+    ssim: F64 | None  # [n]; None for pictures too small for its window
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """Drawn and real pictures as one network sees them."""
+    """Drawn and real pictures as one network sees them; a model that translates draws its results."""
 
     drawn: Seen
     real: Seen
     network: str = "the network"  # its name
     k: int = K  # neighbours that precision and its like look at
     classes: tuple[str, ...] = ()  # of the model
+    pairs: Pairs | None = None  # of drawn and real pictures, where it is known which belong together
 
     @cached_property
     def even(self) -> tuple[F32, F32]:
@@ -149,6 +168,51 @@ def lacks_classes(c: Comparison) -> str:
     return ""
 
 
+def _mean(values: F64) -> Score:
+    """Over all pairs, with its standard error."""
+    n = len(values)
+    return Score(float(values.mean()), n, n, float(np.std(values, ddof=1) / n**0.5) if n > 1 else None)
+
+
+def _lacks_pairs(c: Comparison) -> str:
+    return "" if c.pairs is not None else "it is not known which pictures belong together"
+
+
+def _lacks_windows(c: Comparison) -> str:
+    return _lacks_pairs(c) or _lacks_pixels(c)
+
+
+def _paired(
+    name: str,
+    better: str,
+    about: str,
+    measure: Callable[[Comparison, Pairs], F64],
+    lack: Callable[[Comparison], str] = _lacks_pairs,
+) -> Metric:
+    """The mean of what is measured of each pair."""
+
+    def compute(c: Comparison) -> Score:
+        assert c.pairs is not None
+        return _mean(measure(c, c.pairs))
+
+    return Metric(name, better, about, compute, lack)
+
+
+def _ssim(c: Comparison, pairs: Pairs) -> F64:
+    assert pairs.ssim is not None
+    return pairs.ssim
+
+
+def _feature_distance(c: Comparison, pairs: Pairs) -> F64:
+    return feature_distance(c.drawn.features, c.real.features[pairs.twins])
+
+
+def _retrieval(c: Comparison) -> Score:
+    assert c.pairs is not None
+    hits = retrieved(c.drawn.features, c.real.features, c.pairs.twins)
+    return Score(float(hits.mean()), len(c.drawn), len(c.real))
+
+
 METRICS = (
     Metric("frechet", "lower", "distance of mean and spread of the features", _frechet, _needs(2)),
     Metric("kernel", "lower", "the same, not biased by few pictures; as real: 0", _kernel, _needs(10)),
@@ -162,4 +226,14 @@ METRICS = (
     Metric("class-score", "as real", "how clear and varied the classes are", _class_score, _lacks_logits),
     Metric("class-accuracy", "higher", "share of the class that was asked for", _class_accuracy, lacks_classes),
 )
+PAIRED = (
+    _paired("psnr", "higher", "decibels, of each result and its true picture", lambda _, p: p.psnr.clip(max=MOST_DB)),
+    _paired("ssim", "higher", "structural similarity of the same; equal: 1", _ssim, _lacks_windows),
+    _paired("l1", "lower", "mean difference of their pixels in grey levels", lambda _, p: p.error),
+    _paired("feature-distance", "lower", "of their features at unit length; no LPIPS", _feature_distance),
+    Metric("retrieval", "higher", "share whose nearest real picture is their own", _retrieval, _lacks_pairs),
+)
+# Of models that translate: a result that copies a real picture may be right, and nobody asked for a class.
+TRANSLATED = tuple(metric for metric in METRICS if metric.name not in ("authenticity", "class-accuracy"))
 NAMES = tuple(metric.name for metric in METRICS)
+BETTER = {metric.name: metric.better for metric in (*METRICS, *PAIRED)}

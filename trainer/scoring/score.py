@@ -1,6 +1,5 @@
 """From a model and a data set to scores: which can be measured, their values, and what they are of."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,13 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import edgegan
-from edgegan.errors import ArgumentError, EdgeGANWarning
+from edgegan.errors import ArgumentError
 from edgegan.model import BATCH
-from edgegan.trainer.data import Dataset, Progress, sample_order
+from edgegan.trainer.data import Dataset, Progress
 from edgegan.trainer.metrics.classes import accuracy, class_distances
 from edgegan.trainer.metrics.inception import SHA256
-from edgegan.trainer.scoring.metrics import METRICS, NAMES, Comparison, K, Metric, Score, lacks_classes
-from edgegan.trainer.scoring.sets import Draws, Seen, check_pair, see_drawn, see_real
+from edgegan.trainer.scoring.measure import (
+    among,
+    chosen_metrics,
+    floor_of,
+    gathered,
+    measure,
+    metrics_of,
+    missing_of,
+    quiet,
+)
+from edgegan.trainer.scoring.metrics import BETTER, Comparison, K, Score, lacks_classes
+from edgegan.trainer.scoring.sets import Draws, Model, Seen, check_pair, see_drawn, see_real
+from edgegan.trainer.scoring.translated import Translates, check_translation, compare
 
 if TYPE_CHECKING:
     from edgegan.trainer.metrics.features import FeatureNetwork
@@ -37,6 +47,7 @@ class Report:
     missing: dict[str, str]  # name -> why it could not be measured
     warnings: tuple[str, ...]
     facts: dict[str, Any] = field(repr=False)  # model, data, features, samples and so on: see `to_json`
+    source: dict[str, Score] = field(default_factory=dict)  # the same of untouched sources; of models that translate
 
     def title(self, name: str) -> str:
         """What people call a score: FID, KID and Inception score only in the eyes of the real Inception network."""
@@ -44,15 +55,16 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """One object; docs/metrics.md says what its keys are."""
-        better = {metric.name: metric.better for metric in METRICS}
 
         def entry(name: str, score: Score) -> dict[str, Any]:
             floor = self.floor.get(name)
+            untouched = {"source": self.source[name]._asdict()} if self.source else {}
             return {
                 "title": self.title(name),
                 **score._asdict(),
                 "floor": None if floor is None else floor._asdict(),
-                "better": better[name],
+                **untouched,
+                "better": BETTER[name],
             }
 
         return {
@@ -67,8 +79,10 @@ class Report:
     def to_metadata(self) -> dict[str, float | str]:
         """For `ModelSpec.scores`: the values, and a text that says in whose eyes and of which pictures."""
         samples, data, network = (self.facts[key] for key in ("samples", "data", "features"))
+        source = self.facts.get("source")
+        made = f"drawn of seed {samples['seed']}" if source is None else f"of {source['name']} {source['sha256'][:12]}"
         text = (
-            f"{network['name']} {network['sha256'][:12]}: {samples['drawn']} drawn of seed {samples['seed']}, "
+            f"{network['name']} {network['sha256'][:12]}: {samples['drawn']} {made}, "
             f"{samples['real']} real of {data['name']} {data['sha256'][:12]}, k {samples['k']}"
         )
         return {**{self.title(name): score.value for name, score in self.scores.items()}, "measured by": text}
@@ -101,41 +115,69 @@ def score(
     size, ModelError for features that are NaN and models that fail.
     """
     chosen = chosen_metrics(metrics)
-    if n < 2 or k < 1:
-        raise ArgumentError(f"n is {n}, k is {k}; valid: 2 pictures or more, 1 neighbour or more")
+    _check_counts(n, k)
     check_pair(generator, dataset)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", EdgeGANWarning)
+    with gathered() as told:
         real = _in_order_of(generator.spec.classes, dataset, see_real(dataset, network, root, progress))
         drawn = see_drawn(generator, network, n, seed, batch, progress)
         comparison = Comparison(drawn, real, network.name, k, generator.spec.classes)
-        missing = {metric.name: why for metric in chosen if (why := metric.lack(comparison))}
-        if metrics is not None and missing:
-            raise ArgumentError("; ".join(f"{name} cannot be measured: {why}" for name, why in missing.items()))
-        scores = _measure(chosen, comparison, progress, "scores")
+        missing = missing_of(chosen, comparison, metrics is not None)
+        scores = measure(chosen, comparison, progress, "scores")
         classes = _per_class(comparison) if per_class else {}
-    told = tuple(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, EdgeGANWarning)))
-    for message in told:
-        warnings.warn(message, EdgeGANWarning, stacklevel=2)
-    for other in caught:
-        if not issubclass(other.category, EdgeGANWarning):
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-    lowest = {}
-    if floor and len(real) >= 4:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EdgeGANWarning)  # the same, of real pictures
-            among = [metric for metric in chosen if metric.name in scores]
-            lowest = _measure(among, real_against_real(comparison), progress, "scores of real pictures")
-    facts = _facts(generator, dataset, network, comparison, seed, batch)
-    return Report(scores, lowest, classes, missing, told, facts), comparison
+    lowest = floor_of(scores, comparison, progress) if floor else {}
+    facts = _facts(generator, dataset, network, comparison, seed, batch or BATCH)
+    return Report(scores, lowest, classes, missing, tuple(told), facts), comparison
 
 
-def chosen_metrics(names: Sequence[str] | None) -> list[Metric]:
-    """Those of these names, in the order of METRICS; None: all. Raises ArgumentError, which lists the valid ones."""
-    wrong = [name for name in names or () if name not in NAMES]
-    if wrong or (names is not None and not names):
-        raise ArgumentError(f"there is no metric {', '.join(wrong) or 'given'}; valid: {', '.join(NAMES)}")
-    return [metric for metric in METRICS if names is None or metric.name in names]
+def score_translation(
+    generator: Translates,
+    sources: Dataset,
+    dataset: Dataset,
+    network: "FeatureNetwork",
+    n: int = 10_000,
+    *,
+    paired: bool = False,
+    seed: int = 0,
+    batch: int = BATCH,
+    k: int = K,
+    metrics: Sequence[str] | None = None,
+    floor: bool = True,
+    root: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Report, Comparison]:
+    """Score what a model makes of sources against a data set, beside these sources as they are.
+
+    n: how many sources to take, or all if they are fewer; `seed` draws which. paired: source i should become picture i
+    of the data, so that results are compared with it, too. batch: pictures a run of the model, see
+    `translated.fitting_batch`. The rest is as for `score`, but the names of metrics: those of `metrics_of(paired)`.
+
+    Raises as `score`, and DataError for pairs of which some lack a partner.
+    """
+    chosen = chosen_metrics(metrics, metrics_of(paired))
+    _check_counts(n, k)
+    check_translation(generator, sources, dataset, paired)
+    with gathered() as told:
+        results, untouched = compare(generator, sources, dataset, network, n, seed, batch, paired, k, root, progress)
+        missing = missing_of(chosen, results, metrics is not None)
+        scores = measure(chosen, results, progress, "scores")
+    with quiet():
+        before = measure(among(scores), untouched, progress, "scores of the sources")
+    lowest = floor_of(scores, results, progress) if floor else {}
+    facts = _facts(generator, dataset, network, results, seed, batch)
+    facts["source"] = {
+        "name": sources.name,
+        "sha256": sources.digest,
+        "pictures": len(sources),
+        "size": list(sources.images.shape[1:3]),
+        "scale": generator.spec.scale,
+        "paired": paired,
+    }
+    return Report(scores, lowest, {}, missing, tuple(told), facts, before), results
+
+
+def _check_counts(n: int, k: int) -> None:
+    if n < 2 or k < 1:
+        raise ArgumentError(f"n is {n}, k is {k}; valid: 2 pictures or more, 1 neighbour or more")
 
 
 def _in_order_of(classes: tuple[str, ...], dataset: Dataset, real: Seen) -> Seen:
@@ -144,27 +186,6 @@ def _in_order_of(classes: tuple[str, ...], dataset: Dataset, real: Seen) -> Seen
         return replace(real, labels=None)
     place = np.array([classes.index(name) for name in dataset.classes])
     return replace(real, labels=place[real.labels])
-
-
-def _measure(
-    metrics: Sequence[Metric], comparison: Comparison, progress: Progress | None, what: str
-) -> dict[str, Score]:
-    scores = {}
-    for i, metric in enumerate(metrics):
-        if progress is not None:
-            progress(i, len(metrics), what)
-        if not metric.lack(comparison):
-            scores[metric.name] = metric.compute(comparison)
-    if progress is not None:
-        progress(len(metrics), len(metrics), what)
-    return scores
-
-
-def real_against_real(c: Comparison) -> Comparison:
-    """Real pictures in the place of the drawn ones, as many if there are twice so many, against the others."""
-    order = sample_order(1, 0, len(c.real), len(c.real))
-    n = min(len(c.drawn), len(c.real) // 2)
-    return replace(c, drawn=c.real.part(np.sort(order[:n])), real=c.real.part(np.sort(order[n:])))
 
 
 def _per_class(c: Comparison) -> dict[str, dict[str, float]]:
@@ -184,11 +205,11 @@ def _per_class(c: Comparison) -> dict[str, dict[str, float]]:
 
 
 def _facts(
-    generator: Draws, dataset: Dataset, network: "FeatureNetwork", c: Comparison, seed: int, batch: int | None
+    generator: Model, dataset: Dataset, network: "FeatureNetwork", c: Comparison, seed: int, batch: int
 ) -> dict[str, Any]:
     """What the scores are of: all that decides them."""
     spec, how = generator.spec, network.preparation
-    drawn = {"drawn": len(c.drawn), "real": len(c.real), "seed": seed, "batch": batch or BATCH, "k": c.k}
+    drawn = {"drawn": len(c.drawn), "real": len(c.real), "seed": seed, "batch": batch, "k": c.k}
     floor = min(len(c.drawn), len(c.real) // 2)
     return {
         "version": edgegan.__version__,
@@ -214,5 +235,5 @@ def _facts(
             "preparation": asdict(how),
         },
         "samples": {**drawn, "floor": [floor, len(c.real) - floor]},
-        "on_white": spec.channels == 4,
+        "on_white": spec.channels == 4 and spec.task == "generate",
     }

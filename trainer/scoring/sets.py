@@ -37,13 +37,17 @@ CHUNK_BYTES = 2**26
 PICTURES = 400  # that are kept as such, for what is measured on pixels, or fewer of CHUNK_BYTES
 
 
-class Draws(Protocol):
-    """Whatever draws pictures by the noise contract: a `Generator`, or one that is still being trained."""
+class Model(Protocol):
+    """What a report says of a model."""
 
     spec: ModelSpec
     source: str  # its name, for messages
     provider: str  # what runs it
     digest: str  # SHA-256 of its file
+
+
+class Draws(Model, Protocol):
+    """Whatever draws pictures by the noise contract: a `Generator`, or one that is still being trained."""
 
     def sample(self, n: int, seed: int = 0, *, start: int = 0, batch: int | None = None) -> U8:
         """Pictures start .. start + n - 1 of `seed`: [n, H, W, C]. batch: how many at a time."""
@@ -86,9 +90,9 @@ def see_real(
     path = folder / f"{short}-{key[:32]}.npz"
     seen = _read(path, len(dataset), network.dim, dataset.labels)
     if seen is None:
-        step = _chunk(network, dataset.images[0].size)
+        step = chunk_of(network, dataset.images[0].size)
         starts = range(0, len(dataset), step)
-        seen = _see(
+        seen = see(
             network,
             (np.asarray(dataset.images[i : i + step]) for i in starts),
             dataset.labels,
@@ -105,7 +109,7 @@ def see_real(
                 EdgeGANWarning,
                 stacklevel=2,
             )
-    few = np.sort(sample_order(0, 0, min(_few(dataset.images[0].size), len(dataset)), len(dataset)))
+    few = np.sort(sample_order(0, 0, min(few_of(dataset.images[0].size), len(dataset)), len(dataset)))
     return replace(seen, pictures=dataset.images[few])
 
 
@@ -123,31 +127,26 @@ def see_drawn(
     that are NaN or infinite, ArgumentError as `Generator.sample`.
     """
     spec = generator.spec
-    step = _chunk(network, math.prod(spec.image_size) * spec.channels)
+    step = chunk_of(network, math.prod(spec.image_size) * spec.channels)
     labels = noise.labels(seed, n, len(spec.classes)) if spec.classes else None
     kept: list[U8] = []
 
     def chunks() -> Iterator[U8]:
-        few = _few(math.prod(spec.image_size) * spec.channels)
+        few = few_of(math.prod(spec.image_size) * spec.channels)
         for i in range(0, n, step):
             images = on_white(generator.sample(min(step, n - i), seed, start=i, batch=batch))
             if i < few:
                 kept.append(images[: few - i].copy())
             yield images
 
-    seen = _see(network, chunks(), labels, n, "drawn pictures", progress)
+    seen = see(network, chunks(), labels, n, "drawn pictures", progress)
     return replace(seen, pictures=np.concatenate(kept))
 
 
 def check_pair(generator: Draws, dataset: Dataset) -> None:
     """Raise unless the model draws pictures from latents (ArgumentError) of the data's size (DataError)."""
-    spec = generator.spec
-    if spec.task != "generate":
-        raise ArgumentError(
-            f"{generator.source} turns pictures into others; valid: a model that draws them, for those there are "
-            "psnr and ssim in edgegan.trainer.metrics.similarity"
-        )
-    (h, w), (h2, w2) = spec.image_size, dataset.images.shape[1:3]
+    check_draws(generator)
+    (h, w), (h2, w2) = generator.spec.image_size, dataset.images.shape[1:3]
     if (h, w) != (h2, w2):
         raise DataError(
             f"{generator.source} draws pictures of {w} x {h}, those of '{dataset.name}' are {w2} x {h2}; give data of "
@@ -155,18 +154,29 @@ def check_pair(generator: Draws, dataset: Dataset) -> None:
         )
 
 
-def _chunk(network: "FeatureNetwork", size: int) -> int:
+def check_draws(generator: Model) -> None:
+    """Raise ArgumentError for a model that turns pictures into others."""
+    if generator.spec.task != "generate":
+        raise ArgumentError(
+            f"{generator.source} turns pictures into others; valid: a model that draws them, or give the pictures that "
+            "it is to turn, --source SOURCE"
+        )
+
+
+def chunk_of(network: "FeatureNetwork", size: int) -> int:
     """Pictures of `size` bytes that are held at once: whole batches of the network."""
     return network.batch * max(1, min(CHUNK, CHUNK_BYTES // (size * network.batch)))
 
 
-def _few(size: int) -> int:
+def few_of(size: int) -> int:
+    """Pictures of `size` bytes that are kept as such."""
     return max(2, min(PICTURES, CHUNK_BYTES // size))
 
 
-def _see(
+def see(
     network: "FeatureNetwork", chunks: Iterable[U8], labels: I64 | None, n: int, what: str, progress: Progress | None
 ) -> Seen:
+    """What it makes of n pictures, which come in chunks and are called `what`. Raises ModelError as `see_real`."""
     features = np.empty((n, network.dim), np.float32)
     logits: list[F32] = []
     done = 0
