@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegan import noise
+from edgegan import leaves, noise
 from edgegan._order import in_order
 from edgegan.devices import AUTO, default_threads, onnxruntime
 from edgegan.errors import ArgumentError, ModelError, one_line
 from edgegan.gate import Cost, Graph, check
-from edgegan.image import blank_sheet, to_uint8
+from edgegan.image import blank_sheet, to_float, to_uint8
 from edgegan.session import open_session, read_file, spec_of
 from edgegan.spec import ModelSpec
 
@@ -356,6 +356,18 @@ class Generator:
 
         return translate(self, picture, Tiling(tile, overlap, max_memory), tell)
 
+    def test_pictures(self, n: int, seed: int = 0) -> U8:
+        """What golden samples are taken of: [n, H, W, C] uint8.
+
+        The pictures of `sample(n, seed)`; of a model that translates, what it makes of the first n synthetic pictures
+        that `inputs_of` gives. Raises ArgumentError.
+        """
+        if self.spec.task == "generate":
+            return self.sample(n, seed)
+        n = _whole("n", n, 1, MAX_COUNT)
+        parts = ((i, min(BATCH, n - i)) for i in range(0, n, BATCH))
+        return np.concatenate([to_uint8(self.run(inputs_of(self.spec, seed, m, i))) for i, m in parts])
+
     def check_golden(self) -> int:
         """Draw the golden samples again: the largest difference of a pixel, 0..255, from those in the file.
 
@@ -365,7 +377,7 @@ class Generator:
         golden = self.spec.golden
         if golden is None:
             raise ModelError(f"{self.source}: it has no golden samples to check against")
-        drawn = shrink(self.sample(golden.count, golden.seed), golden.size)
+        drawn = shrink(self.test_pictures(golden.count, golden.seed), golden.size)
         expected = np.frombuffer(golden.pixels, np.uint8).reshape(drawn.shape)
         return int(np.abs(drawn.astype(np.int16) - expected).max())
 
@@ -494,15 +506,23 @@ def _run_on_cuda(session: "InferenceSession", feed: dict[str, NDArray[Any]]) -> 
 
 
 def inputs_of(
-    spec: ModelSpec, seed: int, n: int, start: int = 0, z: F32 | None = None, *, still: bool = False
+    spec: ModelSpec,
+    seed: int,
+    n: int,
+    start: int = 0,
+    z: F32 | None = None,
+    *,
+    still: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """What a generator with `spec` is fed for pictures start .. start + n - 1 of `seed`, by input name.
+    """What a model with `spec` is fed for pictures start .. start + n - 1 of `seed`, by input name.
 
     The one place that says so: the runtime, the exporter's golden samples and previews in training all ask here. z:
-    other latents than the seed's. still: the noise of layers is that of picture `start` in all of them.
+    other latents than the seed's. still: the noise of layers is that of picture `start` in all of them. A model that
+    translates is fed synthetic pictures (leaves.py) of `size` (h, w), default `spec.image_size`.
     """
     if spec.latent_dim is None:
-        raise ModelError(f"the recipe '{spec.recipe}' turns pictures into others: it takes no latents")
+        return {"source": to_float(leaves.pictures(seed, n, size or spec.image_size, spec.channels, start))}
     if z is None:
         z = noise.normal(seed, n, spec.latent_dim, start=start)
     feed: dict[str, NDArray[Any]] = {"z": z}

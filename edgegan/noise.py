@@ -26,6 +26,7 @@ from edgegan.errors import ArgumentError, SizeError
 STREAM_LATENT = 0
 STREAM_LABEL = 1
 STREAM_TRAINING = 2
+STREAM_SOURCE = 3  # pictures to be translated, of which a model file is proved: see leaves.py
 STREAM_NOISE_INPUT = 16  # + k for the model's input noise_k
 
 

@@ -2,13 +2,14 @@
 
 import inspect
 import io
+import itertools
 import linecache
 import logging
 import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ import torch
 from torch import fx
 
 from edgegan.errors import one_line, printable
-from edgegan.export.verify import BATCHES
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARIES = tuple(os.path.dirname(inspect.getfile(package)) + os.sep for package in (torch, sympy))
@@ -75,16 +75,18 @@ def node_of(error: BaseException) -> fx.Node | None:
 
 @dataclass(frozen=True)
 class Guard:
-    """A condition on the batch that torch assumed while it traced, and where."""
+    """A condition on a free size that torch assumed while it traced, and where."""
 
     text: str
     place: str
 
-    def holds(self) -> bool:
-        """Whether it is true of each batch that must work; also if that cannot be told."""
+    def holds(self, numbers: Sequence[int]) -> bool:
+        """Whether it is true where its free sizes are any of these numbers, equal or not; also if that is not known."""
         try:
             condition = sympy.sympify(self.text)
-            return all(condition.subs(dict.fromkeys(condition.free_symbols, n)) != False for n in BATCHES)  # noqa: E712
+            symbols = sorted(condition.free_symbols, key=str)
+            tried = itertools.product(numbers, repeat=len(symbols))
+            return all(condition.subs(dict(zip(symbols, sizes, strict=True))) != False for sizes in tried)  # noqa: E712
         except Exception:  # a text that sympy does not read
             return True
 
@@ -130,9 +132,9 @@ def whole_stacks() -> Iterator[None]:
         setattr(tracer, name, own)
 
 
-def frozen(guards: list[Guard]) -> str:
-    """Where the batch was frozen, "" if torch did not say."""
-    return next((guard.place for guard in guards if not guard.holds()), guards[-1].place if guards else "")
+def frozen(guards: list[Guard], numbers: Sequence[int]) -> str:
+    """Where a size was frozen that can be any of these numbers, "" if torch did not say."""
+    return next((guard.place for guard in guards if not guard.holds(numbers)), guards[-1].place if guards else "")
 
 
 @contextmanager

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     metavar="newest|best|IMAGES",
     help="Which checkpoint: the best is the one whose pictures were nearest to the data; or that of so many images.",
 )
+@click.option(
+    "--reverse",
+    is_flag=True,
+    help="Of a recipe that learns to translate both ways, such as cyclegan: the way back, from pictures like those of "
+    "--data to ones like those of --source.",
+)
 @click.option("--licence", default="", help="The licence of the model, to be written into it; think of the pictures'.")
 @click.option(
     "--report",
@@ -80,6 +86,7 @@ def cli(
     precision: str,
     lower: str,
     checkpoint: str,
+    reverse: bool,
     licence: str,
     report: Path | None,
     max_quality_loss: str,
@@ -97,7 +104,8 @@ def cli(
     edgegan sample digits.onnx -n 16
 
     The file holds the averaged generator of a checkpoint, a free batch, and a description of itself with golden
-    samples. It is written only if onnxruntime draws what torch draws, at batches 1, 2, 3 and 17. A * in the table marks
+    samples. It is written only if onnxruntime draws what torch draws, at batches 1, 2, 3 and 17, and where it takes
+    pictures at several of their sizes. A * in the table marks
     the form that was written; the other rows are other forms of it, to compare.
 
     RUN may also be a float32 .onnx file that edgegan-export wrote, on the device that it is for, say: that needs no
@@ -117,8 +125,8 @@ def cli(
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'")
     model = source.suffix.lower() == ".onnx" and not source.is_dir()
-    if model and (licence or checkpoint != "newest"):
-        raise ArgumentError(f"{source} is a model already: leave out --checkpoint and --licence")
+    if model and (licence or reverse or checkpoint != "newest"):
+        raise ArgumentError(f"{source} is a model already: leave out --checkpoint, --reverse and --licence")
     if model and lower == "none" and precision == "fp32":
         raise ArgumentError(f"{source} is a float32 model already, and --lower none would copy it")
     if checkpoint not in ("newest", "best") and not (checkpoint.isascii() and checkpoint.isdecimal()):
@@ -148,7 +156,7 @@ def cli(
         if model:
             made = export_model(source, output, how=how, **real)
         else:
-            made = export_run(source, output, checkpoint=checkpoint, licence=licence, how=how, **real)
+            made = export_run(source, output, checkpoint=checkpoint, reverse=reverse, licence=licence, how=how, **real)
     for line in _lines(made, printable(shlex.quote(str(output))), "torch" if not model else printable(str(source))):
         click.echo(line)
     if report is not None:
@@ -224,12 +232,14 @@ def _lines(report: "Report", name: str, origin: str) -> list[str]:
     """What an export says at its end. origin: what the pictures are compared with."""
     from edgegan.export.report import rewrite_lines, table
 
-    written, worst = report.written(), max(report.parity.values())
+    written, worst = report.written(), max(*report.parity.values(), *report.sizes.values())
+    sizes = f", and of sources of {', '.join(report.sizes)}" if report.sizes else ""
+    use = f"translate {name} picture.jpg -o out.png" if report.spec.task == "translate" else f"sample {name}"
     of = f"onnxruntime = {origin}" if report.spec.precision == "fp32" else "pixels in [-1, 1] are float32's"
     kimg = f", {report.spec.kimg:g} kimg" if report.spec.kimg else ""
     return [
         f"{name}: {written.file_bytes / 1e6:.2f} MB, {report.parameters:,} parameters{kimg}; "
-        f"{of} to {worst:.1g} at batches {', '.join(map(str, report.parity))}; try  edgegan sample {name}",
+        f"{of} to {worst:.1g} at batches {', '.join(map(str, report.parity))}{sizes}; try  edgegan {use}",
         *rewrite_lines(report),
         *report.notes,
         *table(report),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 GOLDEN_SEED = 0
-GOLDEN_COUNT = 16
+GOLDEN_COUNT = {"generate": 16, "translate": 4}  # the fewer, the more pixels of each
 # Of 255. Other processors sum in another order and may round a pixel the other way. In int8 a last bit that is rounded
 # otherwise grows from layer to layer: of 200 pictures' pixels the worst was 23 apart between integer kernels and the
 # same file computed in float, and the mean 0.01.
@@ -29,16 +29,17 @@ def describe(model: onnx.ModelProto, spec: ModelSpec, module: "nn.Module | None"
     The golden samples are what `module` draws; without it what onnxruntime draws here with the model itself, for one
     of so few bits that its network is no measure of it. Raises ExportError for a model that is too large.
     """
-    height, width = Golden.fit(spec.image_size, spec.channels, GOLDEN_COUNT)
+    count = GOLDEN_COUNT[spec.task]
+    height, width = Golden.fit(spec.image_size, spec.channels, count)
     if module is None:
         bare = load(_described(model, replace(spec, golden=None)), provider="cpu")
-        drawn = bare.sample(GOLDEN_COUNT, GOLDEN_SEED)
+        drawn = bare.test_pictures(count, GOLDEN_SEED)
     else:
         from edgegan.export.trace import draw
 
-        drawn = to_uint8(draw(module, spec, inputs_of(spec, GOLDEN_SEED, GOLDEN_COUNT)))
+        drawn = to_uint8(draw(module, spec, inputs_of(spec, GOLDEN_SEED, count)))
     pixels = shrink(drawn, (height, width)).tobytes()
-    golden = Golden(GOLDEN_SEED, GOLDEN_COUNT, (height, width), GOLDEN_TOLERANCE[spec.precision], pixels)
+    golden = Golden(GOLDEN_SEED, count, (height, width), GOLDEN_TOLERANCE[spec.precision], pixels)
     data = _described(model, replace(spec, golden=golden))
     onnx.checker.check_model(data, full_check=True)
     return data

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from edgegan.spec import ModelSpec
+
 Array = NDArray[Any]
 Size = int | None  # of a dimension; None is the batch or another one that is not known
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -217,6 +219,23 @@ class Graph:
             waiting.remove(ready)
             self.nodes.append(ready)
             known |= set(ready.output)
+
+
+def sized(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+    """A copy of a model that translates, for sources of the size of training alone: all its shapes can be known.
+
+    A generator's are, but for the batch: it is returned as it is.
+    """
+    if spec.task == "generate":
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    (source,), (image,) = made.graph.input, made.graph.output
+    for port, scale in ((source, 1), (image, spec.scale)):
+        for dimension, side in zip(port.type.tensor_type.shape.dim[2:], spec.image_size, strict=True):
+            dimension.dim_value = scale * side
+    del made.graph.value_info[:]
+    return made
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:

@@ -134,7 +134,7 @@ class _Race:
 
     @staticmethod
     def _open(model: onnx.ModelProto) -> "InferenceSession":
-        return open_session(model.SerializeToString(), "the model to be exported", threads=1)[0]
+        return open_session(model.SerializeToString(), "the model to be exported", threads=1, small=True)[0]
 
     def times(self, *graphs: Graph) -> list[float]:
         """The shortest time of each in seconds, all in turn: other work on the machine only ever adds time."""

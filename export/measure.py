@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgegan.devices import default_threads, onnxruntime, processor
 from edgegan.errors import ArgumentError, ModelError, one_line
-from edgegan.gate import check
+from edgegan.gate import Cost, check
 from edgegan.model import inputs_of
 from edgegan.session import open_session
 from edgegan.spec import ModelSpec
@@ -46,7 +46,7 @@ def peak():
 
 onnxruntime()
 before = peak()
-edgegan.load(sys.argv[1], "cpu", int(sys.argv[2])).sample(16)
+edgegan.load(sys.argv[1], "cpu", int(sys.argv[2])).test_pictures(16)
 print(before, peak())
 """
 
@@ -57,7 +57,7 @@ class Variant:
 
     name: str  # "float32 as exported", "float32 lowered", "float16", "int8"
     file_bytes: int
-    multiply_adds: int  # of a picture
+    multiply_adds: int  # of a picture, here and below of the size of training
     milliseconds: dict[int, float]  # a picture, by batch; a batch may be missing
     peak_mb: float | None = None  # memory of a process that draws with it, in 1e6 bytes
     model_mb: float | None = None  # what of that the model brought; see Memory
@@ -110,13 +110,24 @@ def measure(
             Variant(
                 name=name,
                 file_bytes=len(data),
-                multiply_adds=check(data, _source(name)).cost.multiply_adds,
+                multiply_adds=cost_of(data, spec, _source(name)).multiply_adds,
                 milliseconds=times.get(name, {}),
                 peak_mb=memory.peak_mb if memory else None,
                 model_mb=memory.model_mb if memory else None,
             )
         )
     return variants
+
+
+def cost_of(data: bytes, spec: ModelSpec, name: str) -> Cost:
+    """What one picture takes, of a model that translates one of the size of training. name: the model's, for messages.
+
+    Raises ModelError for a file that does not pass the gate.
+    """
+    graph = check(data, name, small=True)
+    if spec.task == "generate":
+        return graph.cost
+    return graph.cost_of({"source": (1, spec.channels, *spec.image_size)})
 
 
 def timings(datas: dict[str, bytes], spec: ModelSpec, threads: int | None = None) -> dict[str, dict[int, float]]:
@@ -128,7 +139,7 @@ def timings(datas: dict[str, bytes], spec: ModelSpec, threads: int | None = None
     does not load or run.
     """
     threads = threads or default_threads()
-    sessions = {name: open_session(data, _source(name), threads)[0] for name, data in datas.items()}
+    sessions = {name: open_session(data, _source(name), threads, small=True)[0] for name, data in datas.items()}
     best: dict[str, dict[int, float]] = {name: {} for name in datas}
     end = time.perf_counter() + MAX_SECONDS
     for batch in BATCHES:

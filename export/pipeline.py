@@ -17,11 +17,13 @@ from edgegan._files import atomic_write, check_output
 from edgegan.devices import CPU
 from edgegan.errors import ArgumentError, ExportError
 from edgegan.export.describe import GOLDEN_SEED, describe, serialized
+from edgegan.export.graph import Array
 from edgegan.export.lower import Applied, Lowered, lower
 from edgegan.export.measure import Variant, measure, this_machine
 from edgegan.export.quality import Judge, Limit, Quality
 from edgegan.export.report import Distance, Report, picture_of, write
-from edgegan.export.verify import TOLERANCE, parity
+from edgegan.export.verify import TOLERANCE, parity, size_parity
+from edgegan.image import to_uint8
 from edgegan.model import BATCH, inputs_of, load
 from edgegan.spec import ModelSpec
 
@@ -74,6 +76,7 @@ def export_run(
     output: Path,
     *,
     checkpoint: str = "newest",
+    reverse: bool = False,
     licence: str = "",
     data: "Dataset | None" = None,
     features: "FeatureNetwork | None" = None,
@@ -81,12 +84,14 @@ def export_run(
 ) -> Report:
     """Write a checkpoint of the run in `folder` as the ONNX model `output`, whole or not at all.
 
-    checkpoint: "newest", "best", or its number of images. data and features: real pictures and a network, to measure
-    the distance of the drawn pictures to real ones before and after fp16 or int8; data is the run's own by default.
+    checkpoint: "newest", "best", or its number of images. reverse: the network for the way back, of a recipe that
+    learns to translate both ways. data and features: real pictures and a network, to measure the distance of the drawn
+    pictures to real ones before and after fp16 or int8; data is the run's own by default.
 
     Unless `lower` is "none" or "fixed", what is chosen depends on measured times: two exports of one run may differ.
 
-    Raises RunError for a folder that is no run or has no such checkpoint, ExportError if it cannot be traced, does not
+    Raises RunError for a folder that is no run or has no such checkpoint, ArgumentError for `reverse` where the recipe
+    learns one way, ExportError if it cannot be traced, does not
     match in onnxruntime, or loses more quality than allowed.
     """
     from edgegan.trainer.run import Run
@@ -98,6 +103,9 @@ def export_run(
         raise ArgumentError(
             f"{how.report} would be among the run's own files, and may replace one: choose another folder"
         )
+    export_module = run.recipe.reverse_module if reverse else run.recipe.export_module
+    if export_module is None:
+        raise ArgumentError(f"the recipe '{run.recipe.name}' learns one direction and has no reverse: leave it out")
     state = run.load_checkpoint(checkpoint)
     nets = run.build()
     run.load_nets(nets, state)
@@ -106,13 +114,14 @@ def export_run(
         dataset=run.settings.data.name,
         dataset_digest=run.settings.data.digest,
         kimg=state["nimg"] / 1000,
-        scores=scores_of(state),
+        scores={} if reverse else scores_of(state),  # which are of the way there
         licence=licence,
     )
     if features is not None and data is None:
         data = run.open_dataset()
+    _check_distance(spec, data, features)
     how.progress("tracing")
-    source = _traced(run.recipe.export_module(nets), spec)
+    source = _traced(export_module(nets), spec)
     return _export(replace(source, checkpoint=checkpoint), output, how, data, features)
 
 
@@ -140,14 +149,17 @@ def export_generator(
     report: str | os.PathLike[str] | None = None,
     measure: bool = True,
 ) -> Report:
-    """Write any torch module that is a generator as the ONNX model `output`, whole or not at all.
+    """Write any torch module that draws pictures, or translates them, as the ONNX model `output`, whole or not at all.
 
     module: called with tensors in the order of `spec.inputs()`, returns float32 [N, C, H, W] in [-1, 1]; it is left as
-    it is. precision: fp32, fp16 or int8. lower: auto, fixed or none, see `edgegan-export --help`, like the rest.
-    data and features: a set of real pictures (`edgegan.trainer.data.open_dataset`) and a network ("lenet", a file, or
-    one of `edgegan.trainer.metrics.features.open_features`), both or none, to judge fp16 and int8 by the distance to
-    real pictures. max_quality_loss: "5%" of that distance, or "30dB" of PSNR. report: a .md or .json file to write.
-    measure: also the time and memory of each form, for the report that is returned; it takes some seconds.
+    it is. If spec.task is "translate", it is called with sources [N, C, h, w] of any size in multiples of
+    spec.size_multiple, and makes them spec.scale times as large. precision: fp32, fp16 or int8. lower: auto, fixed or
+    none, see `edgegan-export --help`, like the rest. data and features: a set of real pictures
+    (`edgegan.trainer.data.open_dataset`) and a network ("lenet", a file, or one of
+    `edgegan.trainer.metrics.features.open_features`), both or none, to judge fp16 and int8 by the distance to real
+    pictures; not of what translates. max_quality_loss: "5%" of that distance, or "30dB" of PSNR. report: a .md or .json
+    file to write. measure: also the time and memory of each form, for the report that is returned; it takes some
+    seconds.
 
     Raises ExportError for a module that cannot be a model file, with its line, or that loses more quality than allowed;
     ArgumentError for values that are not valid.
@@ -160,6 +172,7 @@ def export_generator(
     how = How(precision, lower, limit, None if report is None else Path(report), measure)
     output = Path(output)
     _check(output, how)
+    _check_distance(spec, data, features)
     return _export(_traced(module, replace(spec, licence=licence or spec.licence)), output, how, data, features)
 
 
@@ -179,6 +192,7 @@ def export_model(
     how = how or How()
     _check(output, how)
     spec, content = load(file, provider=CPU).spec, file.read_bytes()
+    _check_distance(spec, data, features)
     if output.resolve() == file.resolve():
         raise ArgumentError(f"{file} would be replaced by what is made of it: give another --output")
     if spec.precision != "fp32":
@@ -197,6 +211,16 @@ def _check(output: Path, how: How) -> None:
         picture_of(how.report)
 
 
+def _check_distance(spec: ModelSpec, data: "Dataset | None", features: "FeatureNetwork | None") -> None:
+    """Raise ArgumentError unless a distance can be measured, or none is asked for."""
+    if (data is None) != (features is None):
+        raise ArgumentError("a distance to real pictures takes both: data and features")
+    if features is not None and spec.task == "translate":
+        raise ArgumentError(
+            "only a generator has a distance to real pictures; this model translates: leave features out"
+        )
+
+
 def _traced(module: "nn.Module", spec: ModelSpec) -> _Source:
     from edgegan.export.bake import baked
     from edgegan.export.trace import to_model
@@ -210,16 +234,14 @@ def _export(
     source: _Source, output: Path, how: How, data: "Dataset | None", features: "FeatureNetwork | None"
 ) -> Report:
     """Every step behind the trace."""
-    if (data is None) != (features is None):
-        raise ArgumentError("a distance to real pictures takes both: data and features")
-    spec, feed = source.spec, inputs_of(source.spec, GOLDEN_SEED, BATCH)
+    spec, feed = source.spec, _usual(source.spec)
     if source.network is None:
         first, expected = source.data, load(source.data, provider=CPU).run
     else:
         from edgegan.export.trace import draw
 
         first, expected = describe(source.model, spec, source.network), partial(draw, source.network, spec)
-    datas, differences = {AS_IT_WAS: first}, parity(first, expected)
+    datas, differences, sizes = {AS_IT_WAS: first}, parity(first, expected), size_parity(first, expected)
     tolerance: float | None = TOLERANCE
     judge, rewrites, notes = None, list[Applied](), list[str]()
     judged: dict[str, Quality] = {}
@@ -231,7 +253,7 @@ def _export(
         lowered = lower(source.model, feed, measure=how.lower == "auto")
         if lowered.applied:
             datas[LOWERED], rewrites = _same(lowered.model, source), lowered.applied
-            differences = parity(datas[LOWERED], expected)
+            differences, sizes = parity(datas[LOWERED], expected), size_parity(datas[LOWERED], expected)
     if how.precision != "fp32":
         assert judge is not None
         made = _smaller(source, how, judge)
@@ -240,6 +262,7 @@ def _export(
         datas[made.name] = describe(made.model, replace(spec, precision=how.precision, scores={}))
         tolerance = HALF_TOLERANCE if how.precision == "fp16" else None  # of int8 the judge decides alone
         differences = parity(datas[made.name], expected, tolerance)
+        sizes = size_parity(datas[made.name], expected, tolerance)
     chosen = list(datas)[-1]
     report = Report(
         model=output.name,
@@ -250,6 +273,7 @@ def _export(
         machine=this_machine(),
         checkpoint=source.checkpoint,
         parity=differences,
+        sizes=sizes,
         tolerance=tolerance,
         rewrites=rewrites,
         notes=notes,
@@ -262,11 +286,18 @@ def _export(
     return report
 
 
+def _usual(spec: ModelSpec) -> dict[str, Array]:
+    """The batch for which to be fast: of pictures to be translated there is mostly one."""
+    return inputs_of(spec, GOLDEN_SEED, BATCH if spec.task == "generate" else 1)
+
+
 def _write_report(report: Report, path: Path, first: bytes, chosen: bytes) -> None:
-    pictures = {AS_IT_WAS: load(first, provider=CPU).sample(SHOWN, GOLDEN_SEED)}
+    pictures = {AS_IT_WAS: load(first, provider=CPU).test_pictures(SHOWN, GOLDEN_SEED)}
     if report.chosen != AS_IT_WAS:
-        pictures[report.chosen] = load(chosen, provider=CPU).sample(SHOWN, GOLDEN_SEED)
-    write(report, path, pictures)
+        pictures[report.chosen] = load(chosen, provider=CPU).test_pictures(SHOWN, GOLDEN_SEED)
+    translates = report.spec.task == "translate"
+    sources = to_uint8(inputs_of(report.spec, GOLDEN_SEED, SHOWN)["source"]) if translates else None
+    write(report, path, pictures, sources)
 
 
 def _same(model: onnx.ModelProto, source: _Source) -> bytes:
@@ -287,7 +318,7 @@ class _Smaller:
 
 def _smaller(source: _Source, how: How, judge: Judge) -> _Smaller:
     """The model in fp16 or int8. Raises ExportError if that loses more than allowed."""
-    feed = inputs_of(source.spec, GOLDEN_SEED, BATCH)
+    feed = _usual(source.spec)
     int8 = how.precision == "int8"
     lowered = Lowered(source.model, [])
     if int8:

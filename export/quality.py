@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgegan.devices import CPU, default_threads
 from edgegan.errors import ArgumentError, ExportError
-from edgegan.gate import check
+from edgegan.export.measure import cost_of
 from edgegan.image import to_uint8
 from edgegan.model import inputs_of
 from edgegan.session import open_session
@@ -28,7 +28,7 @@ F32 = NDArray[np.float32]
 MIN_PICTURES, MAX_PICTURES = 8, 128  # for PSNR and SSIM
 MAX_WORK = 2**38  # multiply-adds to draw them: some seconds
 MAX_ELEMENTS = 2**26  # of all these pictures
-SEED = 30  # of those pictures: other latents than those that a file is calibrated or proved with
+SEED = 30  # of those pictures: others than those that a file is calibrated or proved with
 DISTANCE_SEED = 40
 DISTANCE_PICTURES = 5_000  # real and drawn ones at most, for a distance
 BATCH = 16  # pictures that are drawn at once
@@ -59,7 +59,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of one file, against the float32 network on the same latents."""
+    """Of one file, against the float32 network on the same latents, or the same pictures to be translated."""
 
     psnr: float  # decibels, from the mean squared error of all pictures; inf for equal ones
     worst: float  # decibels, of the picture that differs most
@@ -93,8 +93,9 @@ class Judge:
         real pictures. Raises ArgumentError if the data's pictures have other channels."""
         self.spec, self.limit = spec, limit or Limit()
         self.network = network
-        work, elements = check(reference, "the exported model").cost.multiply_adds, math.prod(spec.image_size)
-        most = min(MAX_PICTURES, MAX_WORK // max(1, work), MAX_ELEMENTS // (elements * spec.channels))
+        work = cost_of(reference, spec, "the exported model").multiply_adds
+        elements = math.prod(spec.image_size) * spec.scale**2 * spec.channels
+        most = min(MAX_PICTURES, MAX_WORK // max(1, work), MAX_ELEMENTS // elements)
         self.compared = max(MIN_PICTURES, most)  # pictures; fewer of a huge network or of huge pictures
         self._floats = np.concatenate(list(draw(reference, spec, SEED, self.compared)))
         self.pictures: U8 = to_uint8(self._floats)  # [compared, H, W, C] of the float32 network
@@ -124,7 +125,7 @@ class Judge:
         floats = self._draw(model)
         drawn = to_uint8(floats)
         each = psnr(self.pictures, drawn)
-        similar = None if min(self.spec.image_size) < WINDOW else float(ssim(self.pictures, drawn).mean())
+        similar = None if min(drawn.shape[1:3]) < WINDOW else float(ssim(self.pictures, drawn).mean())
         difference = float(np.abs(floats - self._floats).max())
         if self.network is None or not self.count:
             return Quality(_pooled(each), float(each.min()), similar, difference)
@@ -163,7 +164,7 @@ class Judge:
 
 def draw(model: bytes, spec: ModelSpec, seed: int, count: int) -> Iterator[F32]:
     """The first pictures of a seed as a file draws them, in batches [<= 16, C, H, W] float32."""
-    session, _, _ = open_session(model, "the exported model", default_threads(), CPU)
+    session, _, _ = open_session(model, "the exported model", default_threads(), CPU, small=True)
     for start in range(0, count, BATCH):
         feed = inputs_of(spec, seed, min(BATCH, count - start), start)
         floats = session.run(["image"], feed)[0]

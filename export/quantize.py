@@ -28,13 +28,16 @@ from onnxruntime.quantization import (
 )
 
 from edgegan.errors import ExportError
-from edgegan.export.graph import Array, Graph, attribute
+from edgegan.export.graph import Array, Graph, attribute, sized
+from edgegan.export.measure import cost_of
 from edgegan.export.quality import Judge, Quality
 from edgegan.model import inputs_of
 from edgegan.spec import ModelSpec
 
-SEED = 10  # of the latents that ranges are calibrated on: neither those that are judged nor the golden ones
-PICTURES, BATCH = 128, 16
+SEED = 10  # of what ranges are calibrated on: neither what is judged nor the golden samples
+PICTURES = {"generate": 128, "translate": 32}  # each of the latter has flat areas, edges and noise of its own
+BATCH = 16
+MAX_BYTES = 2**29  # of activations at once: a calibrator keeps all of a batch
 # Beyond this tanh differs from 1 by less than half of one grey level, so that no range in front of it need go further.
 TANH_RANGE = float(np.arctanh(1 - 1 / 255))
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # what a layer is: these hold the weights and the work
@@ -47,7 +50,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Method:
-    """A way to choose the range of an activation from what it was on the calibration's latents."""
+    """A way to choose the range of an activation from what it was on the calibration's pictures."""
 
     name: str
     calibration: CalibrationMethod
@@ -101,13 +104,13 @@ def quantize(
 ) -> Quantized:
     """The float32 model in int8. It should be lowered for it: `lower(model, feed, prepare=fast_int8)`.
 
-    The ranges come from 128 latents by the method whose pictures are nearest to the float32 ones. If the judge's limit
-    is missed, the layers that cost most stay in float, one after another, until it is met.
+    The ranges come from fresh pictures, by the method whose results are nearest to the float32 ones. If the judge's
+    limit is missed, the layers that cost most stay in float, one after another, until it is met.
 
     Raises ExportError, with the costliest layer, if that takes more than half of the multiply-adds.
     """
     model = named(without_gemm(model))
-    layers = layers_of(model)
+    layers = layers_of(sized(model, spec))
     if not layers:
         raise ExportError("the model has no convolution or dense layer with constant weights: nothing to make int8")
     tried: dict[Method, tuple[float, onnx.ModelProto, TensorsData]] = {}
@@ -279,8 +282,10 @@ def _match_zero_points(model: onnx.ModelProto) -> None:
 
 
 def calibrate(model: onnx.ModelProto, spec: ModelSpec, method: Method) -> TensorsData:
-    """The range of each activation of a `named` model on latents of its own kind."""
-    feeds = [inputs_of(spec, SEED, BATCH, start) for start in range(0, PICTURES, BATCH)]
+    """The range of each activation of a `named` model on inputs of its own kind, of 128 or 32 pictures."""
+    each = cost_of(model.SerializeToString(), spec, "the model to be made int8").activation_bytes
+    batch, count = max(1, min(BATCH, MAX_BYTES // each)), PICTURES[spec.task]
+    feeds = (inputs_of(spec, SEED, min(batch, count - start), start) for start in range(0, count, batch))
     with tempfile.TemporaryDirectory(prefix="edgegan-") as folder, redirect_stdout(StringIO()):
         path = Path(folder) / "float.onnx"
         onnx.save(model, os.fspath(path))

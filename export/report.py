@@ -55,6 +55,7 @@ class Report:
     machine: Machine
     checkpoint: str = ""  # "newest", "best" or its number of images; empty if there was none
     parity: dict[int, float] = field(default_factory=dict)  # batch -> the largest difference of torch and onnxruntime
+    sizes: dict[str, float] = field(default_factory=dict)  # "WIDTHxHEIGHT" of a source -> the same, if it translates
     tolerance: float | None = None  # that was allowed there; None: the limit on quality decided
     rewrites: "list[Applied]" = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what the quantiser has to say
@@ -136,8 +137,8 @@ _COLUMNS = (
     _Column(
         "PSNR dB",
         "PSNR, dB",
-        'how near its pictures are to the first row\'s of the same latents: "equal" if every pixel is the same; above '
-        "40 the difference can hardly be seen, below 30 it can",
+        'how near its pictures are to the first row\'s of the same latents or sources: "equal" if every pixel is the '
+        "same; above 40 the difference can hardly be seen, below 30 it can",
         _of("psnr", _psnr),
     ),
     _Column(
@@ -218,14 +219,14 @@ def to_markdown(report: Report, picture: str) -> str:
         (f"**{plain(v.name)}**" if v is written else plain(v.name), *(c.cell(v) or "-" for c in columns))
         for v in report.variants
     ]
-    first = plain(report.variants[0].name)
+    first, given = plain(report.variants[0].name), _given(spec)
     parts = [
         f"# {plain(report.model)}: what was exported",
         _about(report),
         _summary(report),
         "## The picture",
-        f"![pictures of {first} and {plain(written.name)} from the same latents, and what differs]({quote(picture)})",
-        f"Each column is one latent. Where two networks are shown, the last row is their difference, {GAIN} times as "
+        f"![pictures of {first} and {plain(written.name)} from the same {given}s, and what differs]({quote(picture)})",
+        f"Each column is one {given}. Where two networks are shown, the last row is their difference, {GAIN} times as "
         "strong as it is: black where they agree.",
         "## The variants",
         f"The one in bold was written to {plain(report.model)}. The others are the same network in other forms.",
@@ -249,11 +250,6 @@ def to_markdown(report: Report, picture: str) -> str:
 
 def _about(report: Report) -> str:
     spec = report.spec
-    h, w = spec.image_size
-    colour = {1: "grey", 3: "RGB", 4: "RGBA"}[spec.channels]
-    takes = f"{spec.latent_dim} random numbers, its latent" + (
-        f", and one of {len(spec.classes)} classes" if spec.classes else ""
-    )
     trained = f"Its kind is `{printable(spec.recipe)}`" + (", trained" if spec.dataset or spec.kimg else "")
     if spec.dataset:
         trained += f" on the pictures of {plain(spec.dataset)}"
@@ -261,10 +257,30 @@ def _about(report: Report) -> str:
         trained += f", of which {spec.kimg * 1000:,.0f} were shown"
     if report.checkpoint:
         trained += f"; exported is the {plain(report.checkpoint)} checkpoint"
+    return f"`{printable(report.model)}` {_what(spec)}. It has {report.parameters:,} parameters. {trained}."
+
+
+def _what(spec: ModelSpec) -> str:
+    """What a model does, as the rest of a sentence about it."""
+    h, w = spec.image_size
+    colour = {1: "grey", 3: "RGB", 4: "RGBA"}[spec.channels]
+    if spec.task == "translate":
+        larger = f", {spec.scale} times as large" if spec.scale > 1 else ""
+        multiple = f" in multiples of {spec.size_multiple}" if spec.size_multiple > 1 else ""
+        return (
+            f"turns pictures into others{larger}: {colour}, of any size{multiple}. All that is measured here is of "
+            f"sources of {w}x{h} pixels, the size of its training, which show discs that cover each other"
+        )
+    classes = f", and one of {len(spec.classes)} classes" if spec.classes else ""
     return (
-        f"`{printable(report.model)}` is a generator: a network that draws a picture of {w}x{h} {colour} pixels from "
-        f"{takes}. The same latent gives the same picture. It has {report.parameters:,} parameters. {trained}."
+        f"is a generator: a network that draws a picture of {w}x{h} {colour} pixels from {spec.latent_dim} random "
+        f"numbers, its latent{classes}. The same latent gives the same picture"
     )
+
+
+def _given(spec: ModelSpec) -> str:
+    """What a picture is made of."""
+    return "source" if spec.task == "translate" else "latent"
 
 
 def _summary(report: Report) -> str:
@@ -303,14 +319,15 @@ def _rewrites(report: Report) -> str:
 
 def _parity(report: Report) -> str:
     rows = [(str(batch), f"{x:.2g}") for batch, x in sorted(report.parity.items())]
+    rows += [(f"2 of {size}", f"{x:.2g}") for size, x in report.sizes.items()]
     bound = (
         f"of which {report.tolerance:g} was allowed"
         if report.tolerance
         else "which is for the limit on quality to judge"
     )
     return (
-        "The same fresh latents were drawn by the float32 network that was exported, and by onnxruntime with the file. "
-        f"The largest difference of a pixel in [-1, 1], {bound}:\n\n"
+        f"The same fresh {_given(report.spec)}s were given to the float32 network that was exported, and to "
+        f"onnxruntime with the file. The largest difference of a pixel in [-1, 1], {bound}:\n\n"
         + markdown.table(("pictures at a time", "largest difference"), rows)
     )
 
@@ -343,21 +360,21 @@ def _method(report: Report) -> str:
 
 def _next_commands(report: Report) -> list[str]:
     model = f"./{report.model}" if report.model.startswith("-") else report.model
-    return [
-        shlex.join(words)
-        for words in (
-            ("edgegan", "sample", model, "-n", "16", "--seed", "7"),
-            ("edgegan", "verify", model),
-            ("edgegan", "bench", model),
-        )
-    ]
+    verify = "edgegan", "verify", model
+    if report.spec.task == "translate":
+        return [
+            shlex.join(words) for words in (("edgegan", "translate", model, "picture.jpg", "-o", "out.png"), verify)
+        ]
+    sample = "edgegan", "sample", model, "-n", "16", "--seed", "7"
+    return [shlex.join(words) for words in (sample, verify, ("edgegan", "bench", model))]
 
 
-def comparison(pictures: Mapping[str, U8]) -> U8:
-    """One picture [H, W, C] uint8 of the same latents' pictures: labelled rows, each differing one's difference below.
+def comparison(pictures: Mapping[str, U8], sources: U8 | None = None) -> U8:
+    """One picture [H, W, C] uint8 of the same inputs' pictures: labelled rows, each differing one's difference below.
 
-    pictures: [n, h, w, C] uint8 by label; the first is what the others are held against. Small pictures are zoomed,
-    large ones shrunk to at most 512 pixels a side, and as many shown as fit 960. RGBA is shown on white.
+    pictures: [n, h, w, C] uint8 by label; the first is what the others are held against. sources: of translations, what
+    they were made of [n, h / scale, w / scale, C]; a row of its own, as large. Small pictures are zoomed, large ones
+    shrunk to at most 512 pixels a side, and as many shown as fit 960. RGBA is shown on white.
     Raises ArgumentError unless all are of one shape with n at least 1.
     """
     shapes = {array.shape for array in pictures.values()}
@@ -366,6 +383,9 @@ def comparison(pictures: Mapping[str, U8]) -> U8:
     shown = {label: _fitted(array) for label, array in pictures.items()}
     (reference, *others) = shown.items()
     rows = [reference]
+    if sources is not None:
+        scale = next(iter(shapes))[1] // sources.shape[1]
+        rows.insert(0, ("source", _fitted(sources.repeat(scale, axis=1).repeat(scale, axis=2))))
     for label, array in others:
         apart = np.abs(array.astype(np.int16) - reference[1]) * GAIN
         rows += [(label, array), (f"difference x {GAIN} (black: none)", np.minimum(apart, 255).astype(np.uint8))]
@@ -420,15 +440,15 @@ def picture_of(path: Path) -> Path:
     return picture
 
 
-def write(report: Report, path: Path, pictures: Mapping[str, U8]) -> Path:
-    """Write the report as Markdown or JSON by the suffix of `path`, .md or .json, and `comparison(pictures)` beside it.
+def write(report: Report, path: Path, pictures: Mapping[str, U8], sources: U8 | None = None) -> Path:
+    """Write the report as Markdown or JSON by the suffix of `path`, .md or .json, and a `comparison` beside it.
 
     The picture has the same name with .png and is returned. Each file appears whole or not at all, the picture first:
     a page that is there shows one. Raises ArgumentError as `picture_of` and `comparison`, OSError if the disk refuses.
     """
     picture = picture_of(path)
     text = to_markdown(report, picture.name) if path.suffix.lower() == ".md" else to_json(report)
-    save_image(picture, comparison(pictures))
+    save_image(picture, comparison(pictures, sources))
     with atomic_write(path) as file:
         file.write(text.encode())
     return picture

@@ -161,20 +161,21 @@ def blocked_activation(graph: Graph, node: NodeProto) -> bool:
     onnxruntime has no LeakyRelu of its own in the blocked layout. If the only reader is a padded Conv, the padding
     moves into the new one, since LeakyRelu(0) = 0: a Conv without padding is faster.
     """
-    shape = known(graph.shape(node.output[0]), 4) if node.op_type == "LeakyRelu" else None
+    shape = graph.shape(node.output[0]) if node.op_type == "LeakyRelu" else None
+    channels = shape[1] if shape and len(shape) == 4 else None
     before = graph.producer(node.input[0])
-    if shape is None or before is None:
+    if channels is None or before is None:
         return False
     if before.op_type in ("Conv", "ConvTranspose") and graph.only_consumer(node.input[0]) is node:
         return False
     readers = graph.consumers(node.output[0])
     if not any(reader.op_type == "Conv" for reader in readers):
         return False
-    ones = graph.constant(np.ones((shape[0], 1, 1, 1)))
+    ones = graph.constant(np.ones((channels, 1, 1, 1)))
     reader = graph.only_consumer(node.output[0])
-    conv = _plain_conv(graph, reader, any_stride=True) if reader is not None else None
+    conv = _dense_conv(graph, reader, any_stride=True) if reader is not None else None
     pads = conv[2] if conv else [0] * 4
-    y = graph.add("Conv", node.input[0], ones, kernel_shape=[1, 1], group=shape[0], pads=pads)
+    y = graph.add("Conv", node.input[0], ones, kernel_shape=[1, 1], group=channels, pads=pads)
     y = graph.like(node, y)
     if reader is not None and conv:
         attributes = {item.name: helper.get_attribute_value(item) for item in reader.attribute}
@@ -233,25 +234,33 @@ def _drawn(graph: Graph, layer: Layer, layout: Layout, rows: list[Phase], column
 
 
 def _pointwise(graph: Graph, node: NodeProto) -> bool:
-    conv = _plain_conv(graph, node)
+    conv = _dense_conv(graph, node)
     return conv is not None and conv[0].shape[2:] == (1, 1) and not any(conv[2])
 
 
-def _plain_conv(
+def _plain_conv(graph: Graph, node: NodeProto) -> tuple[Array, Array | None, list[int], tuple[int, int]] | None:
+    """Weight, bias, pads and the input's height and width of a dense 2-D Conv with constant weights and stride 1.
+
+    None where the sizes are free, as those of a model that translates are.
+    """
+    conv, size = _dense_conv(graph, node), known(graph.shape(node.input[0]), 4)
+    return None if conv is None or size is None else (*conv, (size[1], size[2]))
+
+
+def _dense_conv(
     graph: Graph, node: NodeProto, any_stride: bool = False
-) -> tuple[Array, Array | None, list[int], tuple[int, int]] | None:
-    """Weight, bias, pads and the input's height and width of a dense 2-D Conv with constant weights and stride 1."""
+) -> tuple[Array, Array | None, list[int]] | None:
+    """Weight, bias and pads of a dense 2-D Conv with constant weights and stride 1."""
     if node.op_type != "Conv" or attribute(node, "auto_pad", "NOTSET") != "NOTSET" or attribute(node, "group", 1) != 1:
         return None
     weight, bias = graph.constant_input(node, 1), graph.constant_input(node, 2)
-    size = known(graph.shape(node.input[0]), 4)
-    if weight is None or weight.ndim != 4 or size is None or (len(node.input) > 2 and bias is None):
+    if weight is None or weight.ndim != 4 or (len(node.input) > 2 and bias is None):
         return None
     if attribute(node, "dilations", [1, 1]) != [1, 1] or not (
         any_stride or attribute(node, "strides", [1, 1]) == [1, 1]
     ):
         return None
-    return weight, bias, list(attribute(node, "pads", [0] * 4)), (size[1], size[2])
+    return weight, bias, list(attribute(node, "pads", [0] * 4))
 
 
 def _upsampling(graph: Graph, node: NodeProto) -> int | None:

@@ -41,8 +41,8 @@ def respell_resize(graph: Graph, node: NodeProto) -> bool:
     """
     if node.op_type != "Resize" or attribute(node, "mode", "nearest") != "nearest":
         return False
-    source, scales = known(graph.shape(node.input[0]), 4), _scales(graph, node)
-    if source is None or scales is None:
+    scales = _scales(graph, node)
+    if len(graph.shape(node.input[0]) or ()) != 4 or scales is None:
         return False
     mode = attribute(node, "coordinate_transformation_mode", "half_pixel")
     nearest = attribute(node, "nearest_mode", "round_prefer_floor")

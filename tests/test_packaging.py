@@ -233,6 +233,7 @@ ORDER = [
     "foreign",
     "_order",
     "translate",
+    "leaves",
     "model",
     "output",
     "translate_files",
