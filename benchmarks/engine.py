@@ -186,7 +186,7 @@ def by_hand(trainer: Trainer, batches: list[Batch], t: Progress) -> None:
 def overhead_row(bench: Bench, case: Case, precision: str, rounds: int) -> Row:
     say(f"overhead, {case.name}, {precision}")
     trainer = bench.trainer(case, case.batch, 10**6, precision)
-    real, label = trainer.feed.take(0)
+    real, label, _ = trainer.feed.take(0)
     batches = [Batch(real, label, torch.randn(case.batch, LATENT_DIM)) for _ in trainer.phases]
 
     def seconds_of(work: Callable[[], object]) -> float:

@@ -106,7 +106,7 @@ def trainer_of(training: Training, folder: Path, full: Dataset) -> loop.Trainer:
 
         def fakes(n: int, start: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
             _, labels = drawn(n, start)
-            z = torch.zeros(n, trainer.latent_dim)
+            z = torch.zeros(n, trainer.preview.latent_dim)
             with torch.no_grad():
                 return module.eval()(*([z] if labels is None else [z, labels])).float(), labels
 

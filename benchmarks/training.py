@@ -146,7 +146,7 @@ def losses_of_plain(case: Case, trainer: Trainer, weights: dict[str, dict[str, T
         return torch.from_numpy(randomness.latents(settings.seed, phase, step * batch, n, LATENT_DIM))
 
     def batches() -> Iterator[Tensor]:
-        with Loader(trainer.preview.dataset, settings.seed, batch) as loader:
+        with Loader(trainer.feed.data.dataset, settings.seed, batch) as loader:
             for step in range(steps):
                 yield in_memory(loader.take(step * batch)[0])
 

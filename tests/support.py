@@ -15,7 +15,10 @@ from PIL import Image
 from edgegan import _backend, _pure, load
 from edgegan._cli import run
 from edgegan.cli import cli
+from edgegan.trainer import recipes
 from edgegan.trainer.data import Dataset
+from edgegan.trainer.data.pairs import with_source
+from edgegan.trainer.recipe import DataShape
 from edgegan.trainer.run import Run
 from edgegan.trainer.settings import DataSettings, Settings
 
@@ -23,6 +26,11 @@ BIN = Path(sys.executable).parent
 TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 STOPPED = 130
 TINY = {"kimg": 0.064, "batch": 16}  # hyper-parameters of a run of four iterations
+SMALL: dict[str, dict[str, Any]] = {  # nets of recipes that are slow as they are
+    "cyclegan": {"width": 4, "blocks": 1},
+    "superres": {"width": 8, "blocks": 1, "d_width": 8},
+    "restore": {"width": 0.25, "style_dim": 8, "d_width": 8},
+}
 RNG = np.random.default_rng(0)
 BACKENDS = [_pure] if _backend.NAME == "python" else [_backend.core, _pure]
 needs_c = pytest.mark.skipif(_backend.NAME == "python", reason="compares the C core with NumPy")
@@ -60,7 +68,7 @@ def train(run: Run, dataset: Dataset, stop_at: int = 10**9, **how: Any) -> bool:
     from edgegan.trainer.loop import Trainer
 
     reporter = Silent(stop_at)
-    status = Trainer(run, dataset, "cpu", **how).train([reporter], reporter)
+    status = Trainer(run, sets_of(run, dataset), "cpu", **how).train([reporter], reporter)
     assert status in (0, STOPPED)
     return status == 0
 
@@ -78,9 +86,43 @@ def save_picture(path: Path, array: np.ndarray | None = None, **options: Any) ->
 
 
 def make_run(folder: Path, dataset: Dataset, recipe: str, source: str = "set.npz", **settings: Any) -> Run:
-    """A new run of four iterations with two samples."""
+    """A new run of four iterations with two samples. What takes a source set gets the data themselves as one."""
     given = {"config": TINY, "log_kimg": 0.016, "sample_kimg": 0.032, **settings}
-    return Run.create(folder, Settings(recipe, data=DataSettings.of(dataset, source), **given))
+    given["config"] = SMALL.get(recipe, {}) | given["config"]
+    data = DataSettings.of(dataset, source)
+    if recipes.describe(recipe).takes_source:
+        given["source_set"] = data
+    return Run.create(folder, Settings(recipe, data=data, **given))
+
+
+def config_of(recipe: str, shape: DataShape) -> Any:
+    """The config of a run on such pictures, with small nets where others would be slow."""
+    loaded = recipes.load(recipe)
+    config = loaded.Config(**SMALL.get(recipe, {}))
+    return config if loaded.complete is None else loaded.complete(config, shape)
+
+
+def translates(recipe: str) -> bool:
+    """Whether it makes pictures of others."""
+    loaded = recipes.load(recipe)
+    return loaded.takes_source or loaded.degrade is not None
+
+
+GENERATORS = [name for name in recipes.names() if not translates(name)]
+TRANSLATORS = [name for name in recipes.names() if translates(name)]
+
+
+def options_of(recipe: str, source: object) -> list[str]:
+    """What a command needs beside --data for a quick training: smaller nets, and a source set."""
+    words = ["--source", str(source)] if recipes.describe(recipe).takes_source else []
+    return words + [
+        word for name, value in SMALL.get(recipe, {}).items() for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+
+
+def sets_of(run: Run, dataset: Dataset) -> Dataset:
+    """The data as such a run takes them."""
+    return dataset if run.settings.source_set is None else with_source(dataset, dataset, run.paired)
 
 
 def result_of(run: Run) -> tuple[dict[str, object], list[dict[str, object]]]:

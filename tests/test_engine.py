@@ -16,7 +16,7 @@ from edgegan.trainer.data import Dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, Progress
 from edgegan.trainer.run import Run
-from support import BIN, TINY, command, equal, make_run, result_of, train
+from support import BIN, TINY, command, equal, make_run, result_of, sets_of, train
 
 
 def test_pieces_of_a_batch_add_up_to_it(dataset: Dataset, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_collapsed_generator_stops_the_run_if_you_say_so(dataset: Dataset, tmp
 def test_held_out_pictures_are_watched_and_never_shown(dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, "dcgan", holdout=8)
     trainer = Trainer(run, dataset, "cpu")
-    shown = np.concatenate([trainer.feed._loader.plan(nimg)[0] for nimg in range(0, 160, 16)])
+    shown = np.concatenate([trainer.feed.data.loader.plan(nimg)[0] for nimg in range(0, 160, 16)])
     assert len(set(shown.tolist())) == 32
     trainer.train([])
     assert "held_out_gap" in run.read_log()[-1]["health"]
@@ -122,8 +122,11 @@ def test_activations_of_a_dry_run_are_those_that_training_keeps(recipe: str, dat
     run = make_run(tmp_path / "run", dataset, recipe)
     with torch.device(META):
         nets = run.build()
-    trainer = Trainer(run, dataset, "cpu")
-    real, label = trainer.feed.take(0)
+    trainer = Trainer(run, sets_of(run, dataset), "cpu")
+    real, label, source = trainer.feed.take(0)
+    z = torch.randn(16, trainer.preview.latent_dim)
+    if run.recipe.degrade is not None:
+        source = run.recipe.degrade(run.config, real, z)
     for phase in trainer.phases:
         kept: dict[int, int] = {}
         parameters = {p.data_ptr() for p in trainer.nets.parameters()}
@@ -136,9 +139,7 @@ def test_activations_of_a_dry_run_are_those_that_training_keeps(recipe: str, dat
         for name in trainer.trained:
             trainer.nets[name].requires_grad_(name in phase.trains)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            terms = phase.loss(
-                trainer.nets, Batch(real, label, torch.randn(16, trainer.latent_dim)), Progress(48, 16, 64)
-            )
+            terms = phase.loss(trainer.nets, Batch(real, label, z, source), Progress(48, 16, 64))
         expected = sum(kept.values())
         assert cost_of(run, nets, phase, 16).activations == pytest.approx(expected, rel=0.25), phase.name
         del terms
@@ -232,8 +233,8 @@ def test_config_json_of_another_format_is_named(dataset: Dataset, tmp_path: Path
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_cuda_never_waits_in_an_iteration_and_stops_on_nan(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, recipe, mirror=True, precision="bf16")
-    trainer = Trainer(run, dataset, "cuda")
-    assert trainer.feed._kept is not None
+    trainer = Trainer(run, sets_of(run, dataset), "cuda")
+    assert trainer.feed.data._kept is not None
     trainer._iterate(Progress(0, 16, 64))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

@@ -16,17 +16,17 @@ from edgegan.export.trace import OPSET, draw, to_model
 from edgegan.export.verify import BATCHES
 from edgegan.model import inputs_of
 from edgegan.spec import ModelSpec
-from edgegan.trainer import checkpoint, recipes
+from edgegan.trainer import checkpoint
 from edgegan.trainer.data import open_dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.run import Run
 from edgegan.trainer.settings import DataSettings, Settings
-from support import check_parity, command, train
+from support import GENERATORS, check_parity, command, train
 
 QUICK = pipeline.How(lower="fixed", measure=False)
 
 
-@pytest.fixture(scope="module", params=recipes.names())
+@pytest.fixture(scope="module", params=GENERATORS)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of 128 images on the embedded digits."""
     folder = tmp_path_factory.mktemp(request.param)

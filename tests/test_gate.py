@@ -26,6 +26,7 @@ from edgegan.gate import (
     check,
 )
 from edgegan.model import BUILT_IN
+from support import config_of
 
 MakeTiny = Callable[..., Any]  # conftest.Tiny, which importlib's import mode leaves out of reach
 F = TensorProto.FLOAT
@@ -254,7 +255,8 @@ def exported() -> dict[str, bytes]:
     made = {}
     for name in recipes.names():
         recipe = recipes.load(name)
-        config, shape = recipe.Config(), DataShape(28, 28, 1, ("a", "b"))
+        shape = DataShape(28, 28, 1, ("a", "b"))
+        config = config_of(name, shape)
         module = recipe.export_module(recipe.build(config, shape)).eval()
         spec = recipe.spec(config, shape)
         made[name] = describe(to_model(module, spec), spec, module)

@@ -13,6 +13,7 @@ from edgegan.trainer import losses, recipes
 from edgegan.trainer.ema import EMA
 from edgegan.trainer.metrics.sliced_wasserstein import sliced_wasserstein
 from edgegan.trainer.recipe import Batch, DataShape, Progress
+from support import config_of
 
 SHAPE = DataShape(28, 28, 1, ("a", "b", "c"))
 LOG2 = math.log(2)
@@ -246,7 +247,8 @@ def test_edge_refuses_other_sizes(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_the_exported_generator_is_the_average(recipe: str) -> None:
     loaded = recipes.load(recipe)
-    nets, spec = loaded.build(loaded.Config(), SHAPE).eval(), loaded.spec(loaded.Config(), SHAPE)
+    config = config_of(recipe, SHAPE)
+    nets, spec = loaded.build(config, SHAPE).eval(), loaded.spec(config, SHAPE)
     inputs = [torch.from_numpy(np.array(value)) for value in inputs_of(spec, 0, 3).values()]
     with torch.no_grad():
         before = loaded.export_module(nets)(*inputs)

@@ -18,7 +18,7 @@ from edgegan.trainer import checkpoint, recipes
 from edgegan.trainer.data import Dataset
 from edgegan.trainer.parallel import part_of
 from edgegan.trainer.run import Run
-from support import BIN, equal, result_of, train
+from support import BIN, equal, options_of, result_of, sets_of, train
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = ("--kimg", "0.064", "--batch", "16", "--log-kimg", "0.016", "--sample-kimg", "0.032", "--precision", "fp32")
@@ -78,7 +78,7 @@ def test_as_many_processes_as_you_like_make_the_same_losses(
 ) -> None:
     together = tmp_path / "together"
     done = subprocess.run(
-        torchrun(processes, recipe, "--data", pictures, "--out", together, *TINY),
+        torchrun(processes, recipe, "--data", pictures, *options_of(recipe, pictures), "--out", together, *TINY),
         capture_output=True,
         text=True,
         env=ENV,
@@ -87,7 +87,7 @@ def test_as_many_processes_as_you_like_make_the_same_losses(
     assert f"{processes} processes" in done.stdout
     assert done.stdout.count("done: 0.064 kimg") == 1
     alone = Run.create(tmp_path / "alone", Run.open(together).settings)
-    train(alone, dataset)
+    train(alone, sets_of(alone, dataset))
     (state, log), (state_alone, log_alone) = result_of(Run.open(together)), result_of(alone)
     assert [r["nimg"] for r in log] == [r["nimg"] for r in log_alone] == [16, 32, 48, 64]
     for record, other in zip(log, log_alone, strict=True):

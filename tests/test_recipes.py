@@ -20,7 +20,7 @@ from edgegan.trainer.cli import cli
 from edgegan.trainer.config import make_config, option
 from edgegan.trainer.data import Dataset, open_dataset
 from edgegan.trainer.recipe import DataShape
-from support import make_run, result_of, train
+from support import config_of, make_run, result_of, train
 
 every_recipe = pytest.mark.parametrize("recipe", recipes.names())
 
@@ -33,15 +33,19 @@ def test_help_explains_each_option_its_default_and_its_choices(recipe: str) -> N
     for field in dataclasses.fields(recipes.describe(recipe).Config):
         flag, text, default = f"--{field.name.replace('_', '-')}", field.metadata["help"], field.default
         assert len(text) > 8
-        takes = {int: "INTEGER", float: "FLOAT", str: f"[{'|'.join(field.metadata['choices'])}]"}[type(default)]
-        assert f" {flag} {takes} {text[0].upper()}{text[1:]}. [default: {default}] " in f"{page} "
-        assert default in field.metadata["choices"] or not isinstance(default, str)
+        choices = f" [{'|'.join(field.metadata['choices'])}]" if field.metadata["choices"] else " TEXT"
+        takes = {bool: "", int: " INTEGER", float: " FLOAT", str: choices}[type(default)]
+        shown_default = "" if default in ("", False) else f"[default: {default}] "
+        assert f" {flag}{takes} {text[0].upper()}{text[1:]}. {shown_default}" in f"{page} "
+        assert default in field.metadata["choices"] or choices == " TEXT"
 
 
 @every_recipe
 def test_options_out_of_their_bounds_are_refused_by_name(recipe: str) -> None:
     Config = recipes.load(recipe).Config
     for field in dataclasses.fields(Config):
+        if isinstance(field.default, bool) or (isinstance(field.default, str) and not field.metadata["choices"]):
+            continue
         wrong = "surprise" if isinstance(field.default, str) else -1
         with pytest.raises(ArgumentError, match=f"^{field.name} is .*; valid: "):
             make_config(Config, {field.name: wrong})
@@ -63,7 +67,7 @@ def test_a_choice_is_one_of_its_words() -> None:
 @pytest.mark.parametrize("shape", [DataShape(28, 28, 3, ("a", "b")), DataShape(32, 32, 1, ("a", "b"))])
 def test_grey_and_colour_within_range_and_judged_one_by_one(recipe: str, shape: DataShape) -> None:
     loaded = recipes.load(recipe)
-    config = loaded.Config() if loaded.complete is None else loaded.complete(loaded.Config(), shape)
+    config = config_of(recipe, shape)
     torch.manual_seed(0)
     nets, spec = loaded.build(config, shape).eval(), loaded.spec(config, shape)
     inputs = inputs_of(spec, 0, 5)
@@ -81,7 +85,7 @@ def test_grey_and_colour_within_range_and_judged_one_by_one(recipe: str, shape: 
 @every_recipe
 def test_what_uses_classes_draws_another_picture_for_another_class(recipe: str) -> None:
     loaded, shape = recipes.load(recipe), DataShape(28, 28, 1, ("a", "b", "c"))
-    config = loaded.Config() if loaded.complete is None else loaded.complete(loaded.Config(), shape)
+    config = config_of(recipe, shape)
     nets, spec = loaded.build(config, shape).eval(), loaded.spec(config, shape)
     if not spec.classes:
         pytest.skip("it uses no classes")

@@ -19,7 +19,7 @@ from edgegan.trainer.data import Dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, Progress
 from edgegan.trainer.run import Run
-from support import BIN, command, equal, make_run, result_of, train
+from support import BIN, command, equal, make_run, result_of, sets_of, train
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -74,14 +74,15 @@ def test_the_seed_decides_the_run(recipe: str, dataset: Dataset, tmp_path: Path)
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_every_phase_moves_its_nets_and_no_other(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, recipe)
-    trainer = Trainer(run, dataset, "cpu")
+    trainer = Trainer(run, sets_of(run, dataset), "cpu")
     parameters = {name: dict(net.named_parameters()) for name, net in trainer.nets.items()}
     for phase in run.recipe.phases(run.config):
         before = {n: {k: v.detach().clone() for k, v in p.items()} for n, p in parameters.items()}
-        trainer.phases = (phase,)
+        trainer.phases = (dataclasses.replace(phase, begins=0.0),)
         trainer._iterate(Progress(0, 16, 64))
         moved = {n for n, p in parameters.items() if any(not torch.equal(v, before[n][k]) for k, v in p.items())}
-        assert moved == set(phase.trains) | ({"G_ema"} if phase.after else set())
+        averages = {f"{name}_ema" for name in phase.trains} & set(parameters) if phase.after else set()
+        assert moved == set(phase.trains) | averages
 
 
 def test_a_phase_runs_every_so_many_iterations_also_after_a_resume(dataset: Dataset, tmp_path: Path) -> None:
@@ -97,6 +98,10 @@ def test_a_phase_runs_every_so_many_iterations_also_after_a_resume(dataset: Data
         trainer._iterate(Progress(iteration * 16, 16, 1000))
     assert ran == [3, 6]
     assert trainer.counts == {"G": 2}
+    trainer.phases = (dataclasses.replace(phase, loss=watch, begins=0.5),)
+    for nimg in (480, 496, 512, 528):
+        trainer._iterate(Progress(nimg, 16, 1008))
+    assert ran == [3, 6, 32, 33]
 
 
 def test_the_command_makes_what_it_says(pictures: Path, tmp_path: Path) -> None:
@@ -253,5 +258,5 @@ def test_config_without_torch_is_the_recipes_own(recipe: str) -> None:
 @pytest.mark.parametrize("recipe", recipes.names())
 def test_trains_on_cuda(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, recipe, precision="bf16")
-    assert Trainer(run, dataset, "cuda").train([]) == 0
+    assert Trainer(run, sets_of(run, dataset), "cuda").train([]) == 0
     assert run.read_log()[-1]["nimg"] == 64

@@ -73,7 +73,8 @@ RUN_OPTIONS = (
         type=click.Choice(FITS),
         default=FITS[0],
         show_default=True,
-        help="How --resolution makes them square: crop the centre, pad with white, or stretch.",
+        help="How --resolution makes them square: crop the centre, pad with white, or stretch. tiles cuts each into "
+        "many, without resizing: for super-resolution of photographs, say.",
     ),
     click.option(
         "--channels", type=click.Choice(["1", "3"]), help="Make the pictures grey or RGB.  [default: as they are]"
@@ -145,6 +146,15 @@ RUN_OPTIONS = (
 )
 
 
+SOURCE_OPTION = click.option(
+    "--source",
+    "source_set",
+    required=True,
+    metavar="SOURCE",
+    help="The pictures that G learns to turn into such as those of --data: whatever --data takes.",
+)
+
+
 class RecipeGroup(click.Group):
     """A group whose commands are the recipes, made from their Config when asked for."""
 
@@ -205,17 +215,19 @@ def make_command(name: str) -> click.Command:
         start(name, {field.name: options.pop(field.name) for field in fields}, **options)
 
     made = click.Command(name, callback=callback, help=f"{about.summary}.", short_help=about.summary)
-    for add_option in RUN_OPTIONS:
+    data, *others = RUN_OPTIONS
+    for add_option in (data, SOURCE_OPTION, *others) if about.takes_source else RUN_OPTIONS:
         add_option(made)
     for field in fields:
-        text, choices = field.metadata["help"], field.metadata["choices"]
+        text, choices, default = field.metadata["help"], field.metadata["choices"], field.default
+        flag: dict[str, Any] = {"is_flag": True} if isinstance(default, bool) else {"show_default": default != ""}
         add_option = click.option(
             "--" + field.name.replace("_", "-"),
             field.name,
-            default=field.default,
-            type=click.Choice(choices) if choices else type(field.default),
-            show_default=True,
+            default=default,
+            type=click.Choice(choices) if choices else type(default),
             help=f"{text[0].upper()}{text[1:]}.",
+            **flag,
         )
         add_option(made)
     return made
@@ -226,6 +238,7 @@ def start(
     hyper: dict[str, Any],
     *,
     source: str,
+    source_set: str | None = None,
     out: Path | None,
     dry_run: bool,
     resolution: int | None,
@@ -248,7 +261,6 @@ def start(
     """Begin a run in the new folder `out`, with the recipe's hyper-parameters `hyper`."""
     need_torch()
     from edgegan.trainer import command
-    from edgegan.trainer.data import open_dataset
     from edgegan.trainer.devices import pick_precision
     from edgegan.trainer.parallel import Group, part_of, restarted
     from edgegan.trainer.run import Run, check_new
@@ -259,7 +271,13 @@ def start(
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
     how = command.How(**how_options)
-    make_config(recipes.describe(recipe).Config, hyper)
+    about = recipes.describe(recipe)
+    for field in dataclasses.fields(about.Config):
+        if field.metadata["file"] and hyper[field.name]:
+            from edgegan.trainer.perceptual import pinned
+
+            hyper[field.name] = pinned(hyper[field.name])  # an absolute path and a digest: found and proved on resume
+    paired = bool(getattr(make_config(about.Config, hyper), "paired", False))
     log_kimg = max(0.001, hyper["kimg"] / RECORDS) if log_kimg is None else log_kimg
     sample_kimg = max(0.001, hyper["kimg"] / FRAMES) if sample_kimg is None else sample_kimg
     check_interval("log-kimg", log_kimg)
@@ -276,7 +294,11 @@ def start(
             "fit": fit,
             "skip_broken": skip_broken,
         }
-        dataset = command.open_in_turn(partial(open_dataset, source, **opened_in), how, group)
+        dataset = command.open_in_turn(partial(command.open_sets, source, source_set, paired, **opened_in), how, group)
+        if source_set is None or dataset.source is None:
+            sources = None
+        else:
+            sources = DataSettings.of(dataset.source, source_set, **opened_in | {"channels": dataset.images.shape[3]})
         settings = Settings(
             recipe=recipe,
             config=hyper,
@@ -289,6 +311,7 @@ def start(
             holdout=holdout,
             micro_batch=micro_batch,
             score=scores.settings(dataset),
+            source_set=sources,
         )
         if out is None or dry_run:
             return Run(Path("dry-run"), settings), dataset
@@ -308,10 +331,11 @@ def start(
 
 @cli.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--data", "source", metavar="SOURCE", help="Where the data set is now, if it has moved.")
+@click.option("--data", metavar="SOURCE", help="Where the data set is now, if it has moved.")
+@click.option("--source", metavar="SOURCE", help="Where the set that is translated is now, if it has moved.")
 @click.option("--features", metavar="FILE", help="Where the network of --score-every is now, if it has moved.")
 @debug_option
-def resume(folder: Path, source: str | None, **how_options: Any) -> None:
+def resume(folder: Path, data: str | None, source: str | None, **how_options: Any) -> None:
     """Go on with the run in the folder RUN, from its newest checkpoint.
 
     On the same processor, with as many threads, the result is to the bit that of a run that was never interrupted. A
@@ -321,7 +345,7 @@ def resume(folder: Path, source: str | None, **how_options: Any) -> None:
     from edgegan.trainer import command
 
     how = command.How(**how_options)
-    command.work(lambda group, device: command.reopen(folder, source, how, group), how)
+    command.work(lambda group, device: command.reopen(folder, data, source, how, group), how)
 
 
 for _add_option in HOW_OPTIONS:

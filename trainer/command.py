@@ -5,12 +5,14 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgegan._cli import failure
 from edgegan.errors import ArgumentError, EdgeGANError, printable
-from edgegan.trainer.data import Dataset
+from edgegan.trainer.data import Dataset, default_root, open_dataset
+from edgegan.trainer.data.pairs import check_names, with_source
 from edgegan.trainer.devices import pick_device
 from edgegan.trainer.dryrun import describe
 from edgegan.trainer.loop import Reporter, Trainer
@@ -36,10 +38,33 @@ class How:
     features: str | None = None  # where the network of scores is now, if it has moved
 
 
-def reopen(folder: Path, source: str | None, how: How, group: Group) -> tuple[Run, Dataset]:
-    """The run in `folder` with its data set, which is at `source` if that has moved."""
+def reopen(folder: Path, data: str | None, source: str | None, how: How, group: Group) -> tuple[Run, Dataset]:
+    """The run in `folder` with its data set, which is at `data` if that has moved, and its source set, at `source`."""
     run = Run.open(folder)
-    return run, open_in_turn(lambda **where: run.open_dataset(source, **where), how, group)
+    if source is not None and run.settings.source_set is None:
+        raise ArgumentError(f"recipe {run.settings.recipe} has no source set: leave --source out")
+    return run, open_in_turn(lambda **where: run.open_dataset(data, source, **where), how, group)
+
+
+def open_sets(
+    data: str,
+    source: str | None,
+    paired: bool,
+    *,
+    channels: int | None = None,
+    data_root: Path | None = None,
+    download_from: str | None = None,
+    **how: Any,
+) -> Dataset:
+    """The data set, and with it the one that is to be translated, if there is one. Raises as `open_dataset`."""
+    where: dict[str, Any] = {"data_root": data_root, "download_from": download_from, **how}
+    dataset = open_dataset(data, channels=channels, **where)
+    if source is None:
+        return dataset
+    both = with_source(dataset, open_dataset(source, channels=dataset.images.shape[3], **where), paired)
+    if paired:
+        check_names(data, source, data_root or default_root(), download_from)
+    return both
 
 
 def open_in_turn(open_dataset: Callable[..., Dataset], how: How, group: Group) -> Dataset:
@@ -50,8 +75,9 @@ def open_in_turn(open_dataset: Callable[..., Dataset], how: How, group: Group) -
         dataset = open_dataset(data_root=how.data_root, download_from=how.download_from, progress=bar)
     if not group.local_rank:
         group.greatest(0)
-    if dataset.skipped and group.first:
-        click.echo(dataset.skipped_line, err=True)
+    for each in (dataset, dataset.source):
+        if each is not None and each.skipped and group.first:
+            click.echo(each.skipped_line, err=True)
     return dataset
 
 
@@ -108,10 +134,13 @@ def _train(run: Run, dataset: Dataset, device: str, how: How, group: Group) -> i
             click.echo(text, err=err)
 
     n, height, width, channels = dataset.images.shape
+    sources = dataset.source
+    made_of = "" if sources is None else f" made of {printable(sources.name)} ({len(sources):,} pictures)"
     together = f"{group.world} processes on " if group.world > 1 else ""
     say(
         f"{settings.recipe}: {run.config.kimg:g} kimg on {printable(dataset.name)} ({n:,} pictures of "
-        f"{width}x{height}x{channels}), {together}{device}, {settings.precision}, seed {settings.seed} -> {folder}"
+        f"{width}x{height}x{channels}){made_of}, {together}{device}, {settings.precision}, seed {settings.seed} -> "
+        f"{folder}"
     )
     if not trainer.finished:
         if scorer is not None:

@@ -8,19 +8,21 @@ from edgegan.errors import ArgumentError
 
 
 def option(
-    default: int | float | str,
+    default: bool | int | float | str,
     help: str,
     *,
     low: float = -math.inf,
     high: float = math.inf,
     choices: tuple[str, ...] = (),
+    file: bool = False,
 ) -> Any:
     """A field of a Config: its default, the help text of the flag that is made from it, and its valid values.
 
     A number has a least and a greatest one, a word its `choices`. These are there so that a slip of the finger fails at
-    once and not deep inside torch.
+    once and not deep inside torch. A word without choices is free; file: it may name a file. False makes a flag.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "range": (low, high), "choices": choices})
+    valid = {"range": (low, high), "choices": choices, "file": file}
+    return dataclasses.field(default=default, metadata={"help": help, **valid})
 
 
 def make_config(config_class: type, values: dict[str, Any]) -> Any:
@@ -37,8 +39,9 @@ def make_config(config_class: type, values: dict[str, Any]) -> Any:
         if type(value) is not wanted and (wanted, type(value)) != (float, int):
             raise ArgumentError(f"hyper-parameter {name} is {value!r}; it takes a value of type {wanted.__name__}")
         if wanted is str:
-            check_choice(name, value, fields[name].metadata["choices"])
-        else:
+            if choices := fields[name].metadata["choices"]:
+                check_choice(name, value, choices)
+        elif wanted is not bool:
             check_number(name, value, *fields[name].metadata["range"])
     return config_class(**values)
 

@@ -68,6 +68,7 @@ def describe(run: Run, dataset: Dataset, device: str) -> str:
     lines += ["", f"{'phase':<14}{'MMACs an image':>14}{'activations, MB':>18}"]
     for phase in phases:
         cost, every = costs[phase.name], f"   each {phase.every}th iteration" if phase.every > 1 else ""
+        every += f"   from {phase.begins:.0%} of the run on" if phase.begins else ""
         lines.append(f"{phase.name:<14}{cost.macs / 1e6:>14.2f}{cost.activations / 1e6:>18.1f}{every}")
     drawn = macs_of_drawing(run, nets)
     weights = _bytes_of(nets)
@@ -77,7 +78,7 @@ def describe(run: Run, dataset: Dataset, device: str) -> str:
     peak = weights + states + max(cost.activations for cost in costs.values())
     lines += [
         "",
-        f"To draw one picture with the exported model: {drawn / 1e6:.2f} MMACs.",
+        f"{_task(run)} one picture with the exported model: {drawn / 1e6:.2f} MMACs.",
         f"Memory: {weights / 1e6:.1f} MB of weights, {states / 1e6:.1f} MB of gradients and optimiser, "
         f"{max(cost.activations for cost in costs.values()) / 1e6:.1f} MB of activations of {size} images: about "
         f"{peak / 1e6:.0f} MB, beside torch itself and work space.",
@@ -90,12 +91,15 @@ def describe(run: Run, dataset: Dataset, device: str) -> str:
 def cost_of(run: Run, nets: nn.ModuleDict, phase: Phase, n: int) -> Cost:
     """The cost of one phase with `n` images, on nets that are on the meta device."""
     shape = run.settings.data.shape
-    spec = run.recipe.spec(run.config, shape)
+    recipe, config = run.recipe, run.config
+    spec = recipe.spec(config, shape)
     for name, net in nets.items():
         net.requires_grad_(name in phase.trains)
     real = torch.empty(n, shape.channels, shape.height, shape.width, device=META)
     label = torch.empty(n, dtype=torch.int64, device=META) if shape.classes else None
-    batch = Batch(real, label, torch.empty(n, spec.latent_dim or 1, device=META))
+    latent_dim = spec.latent_dim or 1 if recipe.degrade_noise is None else recipe.degrade_noise(config, shape)
+    source = torch.empty(n, spec.channels, *spec.image_size, device=META) if spec.task == "translate" else None
+    batch = Batch(real, label, torch.empty(n, latent_dim, device=META), source)
     parameters = {parameter.untyped_storage()._cdata for parameter in nets.parameters()}
     kept: dict[int, Tensor] = {}  # by storage: several operations keep the same one, and views of it
 
@@ -105,7 +109,7 @@ def cost_of(run: Run, nets: nn.ModuleDict, phase: Phase, n: int) -> Cost:
             kept[storage] = tensor
         return tensor
 
-    total = max(n, round(run.config.kimg * 1000))
+    total = max(n, round(config.kimg * 1000))
     with Flops() as flops, saved_tensors_hooks(keep, lambda tensor: tensor):
         terms = phase.loss(nets, batch, Progress(total - n, n, total))  # the last iteration: nets that grow are whole
         torch.stack([term.float() for term in terms.values()]).sum().backward()
@@ -120,13 +124,21 @@ def cost_of(run: Run, nets: nn.ModuleDict, phase: Phase, n: int) -> Cost:
 def macs_of_drawing(run: Run, nets: nn.ModuleDict) -> int:
     """Multiply-adds of one picture, by the generator that is exported."""
     spec = run.recipe.spec(run.config, run.settings.data.shape)
+    free = {"N": 1, "H": spec.image_size[0], "W": spec.image_size[1]}
     inputs = [
-        torch.empty([1 if side == "N" else int(side) for side in shape], dtype=getattr(torch, dtype), device=META)
+        torch.empty(
+            [free[side] if isinstance(side, str) else side for side in shape], dtype=getattr(torch, dtype), device=META
+        )
         for dtype, shape in spec.inputs().values()
     ]
     with Flops() as flops:
         run.recipe.export_module(nets).eval()(*inputs)
     return flops.total // 2
+
+
+def _task(run: Run) -> str:
+    spec = run.recipe.spec(run.config, run.settings.data.shape)
+    return "To draw" if spec.task == "generate" else "To translate"
 
 
 def _bytes_of(net: nn.Module) -> int:

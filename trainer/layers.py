@@ -75,7 +75,12 @@ class Dropout(nn.Module):
 
 def uniform(n: int, device: torch.device, *shape: int) -> Tensor:
     """[n, *shape] float32 from [0, 1), for n pictures: each process's part of what is drawn for the whole batch."""
-    return torch.rand((n * _world(), *shape), device=device)[_part(n)]
+    return uniform_of_all(n, device, *shape)[_part(n)]
+
+
+def uniform_of_all(n: int, device: torch.device, *shape: int) -> Tensor:
+    """The whole that each process has its n pictures' part of: the same on all of them."""
+    return torch.rand((n * _world(), *shape), device=device)
 
 
 def normal(n: int, device: torch.device, *shape: int) -> Tensor:
@@ -86,6 +91,44 @@ def normal(n: int, device: torch.device, *shape: int) -> Tensor:
 def mean_of_processes(x: Tensor) -> Tensor:
     """The mean of what the processes hold; all of them get it. Differentiable."""
     return x if _world() == 1 else _total(x) / _world()
+
+
+class ImagePool(nn.Module):
+    """Fakes of before, for D to see beside those of now: it keeps D from running after G in circles.
+
+    Paper: Shrivastava et al. 2017, "Learning from Simulated and Unsupervised Images through Adversarial Training"; the
+    form is that of CycleGAN (Zhu et al. 2017, section 4). Part of a checkpoint; the same on all processes.
+    """
+
+    def __init__(self, size: int, *shape: int) -> None:
+        """size: pictures that are kept; shape: of one, [C, H, W]."""
+        super().__init__()
+        self.register_buffer("images", torch.zeros(size, *shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def exchange(self, fakes: Tensor) -> Tensor:
+        """[n, C, H, W] -> as many, without gradients.
+
+        Until the pool is full, each picture is kept and comes back. Then with probability 1/2 an old one comes back in
+        its place, and it stays instead.
+        """
+        images, count = self.get_buffer("images"), self.get_buffer("count")
+        size, back = len(images), []
+        if not size:
+            return fakes
+        for fake, (which, whether) in zip(
+            _of_all(fakes.float()) if _world() > 1 else fakes.float(),
+            uniform_of_all(len(fakes), fakes.device, 2),
+            strict=True,
+        ):  # one by one, for each may meet the one before; nothing here waits for a GPU
+            growing = count < size
+            place = torch.where(growing, count, (which * size).long())[None]
+            old, kept = images[place], growing | (whether < 0.5)
+            back.append(torch.where(growing | ~kept, fake, old[0]))
+            images[place] = torch.where(kept, fake, old)
+            count += growing
+        return torch.stack(back)[_part(len(fakes))].to(fakes.dtype)
 
 
 def pack(images: Tensor, size: int) -> Tensor:

@@ -79,6 +79,10 @@ class Trainer:
         if on_collapse not in ON_COLLAPSE:
             raise ArgumentError(f"on_collapse is {on_collapse!r}; valid: {', '.join(ON_COLLAPSE)}")
         self.on_collapse = on_collapse
+        if (run.settings.source_set is None) != (dataset.source is None):
+            raise ArgumentError(
+                f"the data have {'no' if dataset.source is None else 'a'} source set; open them with Run.open_dataset"
+            )
         tune(self.device)
         randomness.seed_initial_weights(self.settings.seed)
         nets = run.build()
@@ -98,7 +102,7 @@ class Trainer:
         self.culprits: list[tuple[str, str]] = []  # (phase, net) by the number that `failed` may have
         self.failed = torch.full((), -1, device=self.device)  # the first of them whose gradients were not finite
         self.feed = Feed(run, dataset, self.device, self.group, workers)
-        self.preview = Preview(run, dataset, self.feed.shown, self.nets, self.device)
+        self.preview = Preview(run, self.feed, self.nets)
         ask = None if run.recipe.logits is None else self._ask
         self.monitors = Monitors(ask, self.feed.fixed(MONITORED), self.feed.held_out())
         self.monitored = 0  # nimg at their last look
@@ -186,18 +190,17 @@ class Trainer:
 
     def _iterate(self, t: Progress) -> None:
         """Every phase once, from the first that is not done yet."""
-        real, label = self.feed.take(t.nimg)
+        real, label, source = self.feed.take(t.nimg)
+        degrade, config = self.run.recipe.degrade, self.run.config
         for index, phase in list(enumerate(self.phases))[self.done :]:
-            if (t.nimg // t.batch) % phase.every == 0:
-                z = self.feed.latents(self.settings.seed, index, t.nimg, self.latent_dim)
-                self._step(phase, index, Batch(real, label, z), t)
+            if (t.nimg // t.batch) % phase.every == 0 and t.fraction >= phase.begins:
+                z = self.feed.latents(self.settings.seed, index, t.nimg, self.preview.latent_dim)
+                if degrade is not None:
+                    with torch.no_grad():
+                        source = degrade(config, real, z)
+                self._step(phase, index, Batch(real, label, z, source), t)
             self.done = index + 1
         self.done = 0
-
-    @property
-    def latent_dim(self) -> int:
-        """Elements of z."""
-        return self.preview.spec.latent_dim or 1
 
     def _step(self, phase: Phase, index: int, batch: Batch, t: Progress) -> None:
         for name in self.trained:
@@ -438,4 +441,5 @@ class Trainer:
 def _piece(batch: Batch, start: int, end: int) -> Batch:
     """Elements start .. end - 1."""
     part = slice(start, end)
-    return Batch(batch.real[part], None if batch.label is None else batch.label[part], batch.z[part])
+    label, source = (None if x is None else x[part] for x in (batch.label, batch.source))
+    return Batch(batch.real[part], label, batch.z[part], source)

@@ -13,6 +13,8 @@ from edgegan import noise
 
 PURPOSE_INITIAL_WEIGHTS = 1
 PURPOSE_TORCH = 2
+PURPOSE_SOURCE = 5  # which pictures of the source set go with which of the data
+PURPOSE_PREVIEW = 6  # what the previews' sources suffer, where they are made of real pictures
 PURPOSE_LATENTS = 16  # + index of the phase
 
 
@@ -32,3 +34,8 @@ def latents(seed: int, phase: int, nimg: int, n: int, latent_dim: int) -> NDArra
     """The latents of one phase for global samples nimg .. nimg + n - 1: [n, latent_dim] float32, N(0, 1)."""
     key = noise.derive_seed(seed, PURPOSE_LATENTS + phase)
     return noise.normal(key, n, latent_dim, start=nimg)
+
+
+def preview_noise(seed: int, start: int, n: int, dim: int) -> NDArray[np.float32]:
+    """What makes sources of the real pictures start .. start + n - 1 of a preview: [n, dim] float32, N(0, 1)."""
+    return noise.normal(noise.derive_seed(seed, PURPOSE_PREVIEW), n, dim, start=start)

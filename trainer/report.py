@@ -89,6 +89,7 @@ def _options(run: Run) -> list[tuple[click.Option, Any, Any]]:
     settings, data = run.settings, run.settings.data
     values = dataclasses.asdict(data) | dataclasses.asdict(settings) | dataclasses.asdict(run.config)
     values |= {} if settings.score is None else dataclasses.asdict(settings.score)
+    values["source_set"] = None if settings.source_set is None else settings.source_set.source
     values["channels"] = data.grey_or_rgb  # as asked for
     found = []
     for option in make_command(settings.recipe).params:
@@ -160,11 +161,15 @@ def _alarm(episode: Episode) -> str:
 
 
 def _data(run: Run) -> list[tuple[str, str]]:
-    data = run.settings.data
+    data, sources = run.settings.data, run.settings.source_set
     rows = [
         ("pictures", f"{data.count:,} of {data.width}x{data.height}x{data.channels}"),
         ("digest", f"`{printable(data.digest)}`"),
     ]
+    if sources is not None:
+        rows.append(
+            (f"made of {plain(sources.name)}", f"{sources.count:,} pictures, digest `{printable(sources.digest)}`")
+        )
     if data.classes:
         rest = len(data.classes) - MAX_CLASSES
         named = ", ".join(map(plain, data.classes[:MAX_CLASSES])) + (f" and {rest} more" if rest > 0 else "")
@@ -188,6 +193,11 @@ def _next_commands(run: Run, finished: bool) -> list[str]:
     commands: list[tuple[str, ...]] = [] if finished else [("edgegan-train", "resume", folder)]
     commands += [
         ("edgegan-export", folder, "-o", model),
+    ]
+    if run.recipe.spec(run.config, run.settings.data.shape).task == "translate":
+        commands.append(("edgegan", "translate", model, "picture.jpg", "-o", f"{folder}.png"))
+        return [shlex.join(words) for words in commands]
+    commands += [
         ("edgegan", "sample", model, "-n", "16", "--seed", "7", "-o", f"{folder}.png"),
         ("edgegan", "walk", model, "--seeds", "1,2,3", "-o", f"{folder}.gif"),
     ]

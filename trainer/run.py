@@ -17,8 +17,9 @@ from edgegan.spec import MAX_GOLDEN_BYTES, MAX_JSON_BYTES
 from edgegan.trainer import checkpoint, recipes
 from edgegan.trainer.config import make_config
 from edgegan.trainer.data import Dataset, open_dataset
+from edgegan.trainer.data.pairs import with_source
 from edgegan.trainer.recipe import Recipe, optimizers_of
-from edgegan.trainer.settings import Settings
+from edgegan.trainer.settings import DataSettings, Settings
 
 
 class Run:
@@ -100,12 +101,22 @@ class Run:
                 sweep_temporaries(folder)  # of a trainer that was killed while it wrote
             yield
 
-    def open_dataset(self, source: str | None = None, **how: Any) -> Dataset:
-        """Open the run's data set again, from `source` if it has moved.
+    @property
+    def paired(self) -> bool:
+        """Whether each picture of the source set belongs to the one at its place in the data set."""
+        return bool(getattr(self.config, "paired", False))
+
+    def open_dataset(self, source: str | None = None, source_set: str | None = None, **how: Any) -> Dataset:
+        """Open the run's data set again, from `source` if it has moved, and its source set, from `source_set`.
 
         Raises RunError if its content is not what the run began with, DataError if it is not there.
         """
-        data = self.settings.data
+        dataset = self._reopen(self.settings.data, source, **how)
+        if self.settings.source_set is None:
+            return dataset
+        return with_source(dataset, self._reopen(self.settings.source_set, source_set, **how), self.paired)
+
+    def _reopen(self, data: DataSettings, source: str | None, **how: Any) -> Dataset:
         source = data.source if source is None else source
         dataset = open_dataset(source, **data.how, **how)
         found = (dataset.digest, dataset.images.shape, dataset.classes)

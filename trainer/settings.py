@@ -98,6 +98,9 @@ class Settings:
     holdout: int = 0  # pictures that are never shown, for the monitors
     micro_batch: int = 0  # images whose activations are in memory at a time; 0: the whole batch
     score: ScoreSettings | None = None
+    source_set: DataSettings | None = (
+        None  # of a recipe that translates: the pictures that it learns to turn into these
+    )
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, 0, 2**64 - 1)
@@ -131,13 +134,13 @@ class Settings:
             raise RunError(f"{where} was written by a newer edgegan: upgrade edgegan")
         if values["format"] < FORMAT:
             raise RunError(f"{where} is of an edgegan before 0.1: finish that run with the edgegan it began with")
-        data = values.get("data")
-        data = data | {"classes": _tuple(data.get("classes"))} if isinstance(data, dict) else data
-        score = values.get("score")  # runs that began before there were scores have no such key
+        # Runs that began before there were these have no such keys.
+        score, source_set = values.get("score"), _with_classes(values.get("source_set"))
         try:
             parts = {
-                "data": _typed(DataSettings, data, where, "data."),
+                "data": _typed(DataSettings, _with_classes(values.get("data")), where, "data."),
                 "score": None if score is None else _typed(ScoreSettings, score, where, "score."),
+                "source_set": None if source_set is None else _typed(DataSettings, source_set, where, "source_set."),
             }
             return _typed(Settings, values | parts, where)
         except ArgumentError as error:
@@ -149,8 +152,12 @@ def check_interval(name: str, kimg: float) -> None:
     check_number(name, kimg, 0.001, 1e9)
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
+def _with_classes(data: Any) -> Any:
+    """What JSON has of DataSettings, with the names of the classes as a tuple if they are a list of texts."""
+    classes = data.get("classes") if isinstance(data, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(item, str) for item in classes):
+        return data
+    return data | {"classes": tuple(classes)}
 
 
 def _typed(cls: type, values: Any, where: str, prefix: str = "") -> Any:

@@ -30,6 +30,7 @@ class About:
     summary: str  # the first line of its docstring, without the full stop
     paper: str  # the paragraph after that
     Config: type
+    takes_source: bool  # whether it learns from a second set of pictures, too
 
 
 def describe(name: str) -> About:
@@ -42,4 +43,5 @@ def describe(name: str) -> About:
     found: dict[str, Any] = {"dataclass": dataclass, "option": option, "__name__": __name__}
     exec(compile(ast.Module(body, []), name, "exec"), found)
     summary, _, rest = (ast.get_docstring(tree) or "").partition("\n")
-    return About(summary.rstrip("."), rest.strip().partition("\n\n")[0], found["Config"])
+    takes_source = any(isinstance(node, ast.keyword) and node.arg == "takes_source" for node in ast.walk(tree))
+    return About(summary.rstrip("."), rest.strip().partition("\n\n")[0], found["Config"], takes_source)
