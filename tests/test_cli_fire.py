@@ -83,7 +83,7 @@ def test_stopped_and_on_where_it_stopped(model: str, output: str, number: signal
             found = re.fullmatch(says, err)
             assert found, err
             if output == "out/":
-                assert int(found[1]) == done
+                assert 0 <= done - int(found[1]) < 6  # as below
                 assert not parts()
             else:
                 assert 0 <= (done - 128) // 30 - int(found[1]) < 6  # a batch that was written and not yet counted

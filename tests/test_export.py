@@ -26,17 +26,29 @@ from support import GENERATORS, check_parity, command, train
 QUICK = pipeline.How(lower="fixed", measure=False)
 
 
-@pytest.fixture(scope="module", params=GENERATORS)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run_of(recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of 128 images on the embedded digits."""
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp(recipe)
     dataset = open_dataset("digits")
-    settings = Settings(
-        request.param, {"kimg": 0.128, "batch": 32}, DataSettings.of(dataset, "digits", None), sample_kimg=1.0
-    )
+    settings = Settings(recipe, {"kimg": 0.128, "batch": 32}, DataSettings.of(dataset, "digits", None), sample_kimg=1.0)
     made = Run.create(folder / "run", settings)
     train(made, dataset)
     return made
+
+
+@pytest.fixture(scope="module", params=GENERATORS)
+def each_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Of every recipe."""
+    return run_of(request.param, tmp_path_factory)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name == "edge" else pytest.param(name, marks=pytest.mark.slow) for name in GENERATORS],
+)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Of one recipe for what depends on none; of the others, too, if there is time."""
+    return run_of(request.param, tmp_path_factory)
 
 
 def test_command_exports_and_sample_draws(run: Run, tmp_path: Path) -> None:
@@ -87,21 +99,21 @@ def test_command_without_lowering_writes_the_same_bytes_each_time(run: Run, tmp_
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
-def test_torch_equals_onnxruntime_on_fresh_latents(run: Run, tmp_path: Path) -> None:
-    pipeline.export_run(run.folder, tmp_path / "a.onnx", how=QUICK)
+def test_torch_equals_onnxruntime_on_fresh_latents(each_run: Run, tmp_path: Path) -> None:
+    pipeline.export_run(each_run.folder, tmp_path / "a.onnx", how=QUICK)
     generator = load(tmp_path / "a.onnx")
-    nets = run.recipe.build(run.config, run.settings.data.shape)
-    nets.load_state_dict(run.newest_checkpoint()["nets"])
-    module = run.recipe.export_module(nets).eval()
+    nets = each_run.recipe.build(each_run.config, each_run.settings.data.shape)
+    nets.load_state_dict(each_run.newest_checkpoint()["nets"])
+    module = each_run.recipe.export_module(nets).eval()
     for n in (*BATCHES, 40):
         feed = inputs_of(generator.spec, 99, n)
         assert np.abs(generator.run(feed) - draw(module, generator.spec, feed)).max() < 1e-4
 
 
-def test_last_grid_is_what_the_exported_model_draws(run: Run, tmp_path: Path) -> None:
-    pipeline.export_run(run.folder, tmp_path / "a.onnx", how=QUICK)
+def test_last_grid_is_what_the_exported_model_draws(each_run: Run, tmp_path: Path) -> None:
+    pipeline.export_run(each_run.folder, tmp_path / "a.onnx", how=QUICK)
     dataset = open_dataset("digits")
-    previewed = Trainer(run, dataset, "cpu").preview.draw(16).astype(int)
+    previewed = Trainer(each_run, dataset, "cpu").preview.draw(16).astype(int)
     assert np.abs(previewed - load(tmp_path / "a.onnx").sample(16, seed=0)).max() <= 1
 
 

@@ -134,7 +134,7 @@ def test_leaves_have_the_spectrum_of_natural_pictures() -> None:
 def test_leaves_are_the_same_bits_everywhere() -> None:
     """A disc by its definition: each pixel within the radius of the front-most leaf, from the same words."""
     size, channels = (24, 40), 3
-    words = noise.words(3, 1, 4 * leaves.LEAVES + 1440, stream=leaves.STREAM_SOURCE)[0].tolist()
+    words = noise.words(3, 1, 4 * leaves.LEAVES + 1440, stream=noise.STREAM_SOURCE)[0].tolist()
     y, x = np.mgrid[: size[0], : size[1]]
     expected = np.zeros((*size, channels), int)
     for k in range(leaves.LEAVES):

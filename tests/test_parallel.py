@@ -22,6 +22,7 @@ from support import BIN, equal, options_of, result_of, sets_of, train
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = ("--kimg", "0.064", "--batch", "16", "--log-kimg", "0.016", "--sample-kimg", "0.032", "--precision", "fp32")
+QUICK = ("dcgan", "edge", "cyclegan")  # one with batch norm and dropout, one without, one with a pool of pictures
 LONG = ("--kimg", "4", "--batch", "16", "--log-kimg", "0.016", "--sample-kimg", "100", "--precision", "fp32")
 
 
@@ -69,7 +70,7 @@ def rank_process(launcher: int, rank: int) -> int:
 @pytest.mark.parametrize(
     ("recipe", "processes"),
     [
-        *(pytest.param(name, 2, marks=pytest.mark.slow if name == "vanilla" else ()) for name in recipes.names()),
+        *(pytest.param(name, 2, marks=() if name in QUICK else pytest.mark.slow) for name in recipes.names()),
         pytest.param("dcgan", 4, marks=pytest.mark.slow),
     ],
 )
@@ -91,15 +92,15 @@ def test_as_many_processes_as_you_like_make_the_same_losses(
     (state, log), (state_alone, log_alone) = result_of(Run.open(together)), result_of(alone)
     assert [r["nimg"] for r in log] == [r["nimg"] for r in log_alone] == [16, 32, 48, 64]
     for record, other in zip(log, log_alone, strict=True):
-        close = 2e-4 if record["nimg"] <= 32 else 1e-3  # what Adam makes of rounding, see below, grows with each step
+        close = 2e-4 if record["nimg"] <= 32 else 2e-3  # what Adam makes of rounding, see below, grows with each step
         assert record["losses"] == pytest.approx(other["losses"], rel=close, abs=2e-4)
         assert record.get("swd", 0) == pytest.approx(other.get("swd", 0), rel=1e-3)
     assert [p.name for p in sorted(alone.samples.iterdir())] == [
         p.name for p in sorted((together / "samples").iterdir())
     ]
-    # Adam turns the least difference of a gradient near 0 into a step of another sign: at most the learning rate each.
+    # Adam turns the least difference of a gradient near 0 into a step of another sign: some learning rates in all.
     for name, value in state_alone["nets"].items():
-        assert torch.allclose(state["nets"][name].float(), value.float(), rtol=1e-3, atol=4 * 7e-4), name
+        assert torch.allclose(state["nets"][name].float(), value.float(), rtol=1e-3, atol=8 * 7e-4), name
 
 
 def test_a_rank_that_dies_ends_the_others_with_a_checkpoint_and_resume_goes_on(pictures: Path, tmp_path: Path) -> None:

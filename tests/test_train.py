@@ -22,8 +22,9 @@ from edgegan.trainer.run import Run
 from support import BIN, command, equal, make_run, result_of, sets_of, train
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("recipe", recipes.names())
+@pytest.mark.parametrize(
+    ("recipe", "workers"), [*((name, 0) for name in recipes.names()), ("edge", 2), ("cyclegan", 2)]
+)
 def test_interrupted_at_any_step_equals_uninterrupted_bit_for_bit(
     recipe: str, workers: int, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -60,7 +61,7 @@ def test_every_epoch_shows_each_picture_once_with_as_much_noise(dataset: Dataset
     assert first != list(map(bytes, dataset.images.reshape(40, -1)))
 
 
-@pytest.mark.parametrize("recipe", recipes.names())
+@pytest.mark.parametrize("recipe", ["edge", "stylegan", "superres"])
 def test_the_seed_decides_the_run(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     results = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
