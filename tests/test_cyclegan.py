@@ -19,7 +19,7 @@ from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, DataShape, Progress
 from edgegan.trainer.recipes import cyclegan
 from edgegan.trainer.run import Run
-from edgegan.trainer.settings import DataSettings, Settings
+from edgegan.trainer.settings import DataSettings, ScoreSettings, Settings
 from support import command, save_picture, train
 
 
@@ -162,6 +162,13 @@ def test_what_cannot_be_a_pair_of_sets_is_refused(tmp_path: Path) -> None:
     pairs = torch.nn.ModuleDict({"G_ema": torch.nn.Identity()})
     with pytest.raises(ArgumentError, match="--paired learns one way only"):
         cyclegan.reverse_module(pairs)
+
+
+def test_scores_while_it_trains_are_for_recipes_that_draw(domains: tuple[Path, Path], tmp_path: Path) -> None:
+    run, _ = run_of(domains, tmp_path / "run")
+    score = ScoreSettings(0.1, 10, "lenet", None, "lenet", "0" * 64)
+    with pytest.raises(ArgumentError, match="^--score-every is for recipes that draw, and cyclegan translates"):
+        Run.create(tmp_path / "scored", replace(run.settings, score=score))
 
 
 def test_the_command_takes_two_folders_and_finds_a_moved_one_again(domains: tuple[Path, Path], tmp_path: Path) -> None:

@@ -251,6 +251,7 @@ def test_a_pinned_source_is_found_and_proved_again(tmp_path: Path, monkeypatch: 
     path = Path(saved(tmp_path / "net.onnx", [node("Conv", "x", "w")], constants, described=PLAIN))
     monkeypatch.chdir(tmp_path)
     source = pinned("net.onnx")
+    assert pinned(source) == source
     monkeypatch.chdir("/")
     assert source.startswith(str(path))
     assert source.endswith(Perceptual.open(source).digest)

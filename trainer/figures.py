@@ -125,6 +125,11 @@ def _panels(records: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, Poi
     panels = [
         ("losses", "linear", _curves([r["losses"] for r in records], records)),
         ("sliced Wasserstein distance to the data", "log", {names[k]: v for k, v in distance.items()}),
+        (
+            "PSNR to the true pictures in dB",
+            "linear",
+            _curves([{k: r[k] for k in r if k == "psnr"} for r in records], records),
+        ),
         ("health", "linear", {name: points for name, points in health.items() if name not in norms}),
         ("norms of gradients", "log", norms),
         *_score_panels(records),

@@ -373,7 +373,7 @@ class Trainer:
     def _look(self) -> dict[str, Any]:
         """What the monitors see."""
         self.monitored = self.nimg
-        health = self.monitors.check(self.nimg, *self.preview.fakes(MONITORED))
+        health = self.monitors.check(self.nimg, *self.preview.fakes(min(MONITORED, self.preview.affordable)))
         alarms = [{"kind": alarm.kind, "message": alarm.message} for alarm in self.monitors.alarms]
         return {"health": health} | ({"alarms": alarms} if alarms else {})
 

@@ -83,14 +83,7 @@ class Perceptual(nn.Module):
         missing or needless, MissingExtraError without onnx.
         """
         check_number("layers", layers, 1, MAX_LAYERS)
-        source, _, wanted = source.partition(MARK)
-        data = _read(source)
-        digest = hashlib.sha256(data).hexdigest()
-        if wanted and wanted != digest:
-            raise RunError(
-                f"{source} is not the network of the perceptual loss that the run began with (SHA-256 {digest[:12]}, "
-                f"it was {wanted[:12]}): put that file there again"
-            )
+        source, digest, data = _read(source)
         opened = (_open_script if source.endswith(SCRIPT) else _open_onnx)(data, source, layers, preparation)
         return cls(opened, source, digest).eval()
 
@@ -140,15 +133,24 @@ class Perceptual(nn.Module):
 def pinned(source: str) -> str:
     """`source` with the digest that its file has now, to be found and proved again: an absolute path, or a name.
 
-    Raises ModelError if there is no such file.
+    What is pinned already stays so. Raises ModelError if there is no such file, RunError for another than the pinned one.
     """
-    digest = hashlib.sha256(_read(source)).hexdigest()
+    source, digest, _ = _read(source)
     return f"{source if source in NAMES else Path(source).resolve()}{MARK}{digest}"
 
 
-def _read(source: str) -> bytes:
+def _read(source: str) -> tuple[str, str, bytes]:
+    """Name or path, digest and content of a source, pinned or not."""
+    source, _, wanted = source.partition(MARK)
     path = str(NETWORKS / f"{source}.onnx") if source in NAMES else source
-    return read_file(path, f"give one of {', '.join(NAMES)}, an .onnx or a TorchScript {SCRIPT} file")
+    data = read_file(path, f"give one of {', '.join(NAMES)}, an .onnx or a TorchScript {SCRIPT} file")
+    digest = hashlib.sha256(data).hexdigest()
+    if wanted and wanted != digest:
+        raise RunError(
+            f"{source} is not the network of the perceptual loss that the run began with (SHA-256 {digest[:12]}, "
+            f"was {wanted[:12]}): put that file there again"
+        )
+    return source, digest, data
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ GRID_SIDE = 4
 SEED = 0  # `edgegan sample -n 16 --seed 0` of the exported model draws the pictures of the last grid
 DISTANCE_IMAGES = 1024
 DISTANCE_BYTES = 128 << 20  # of fewer, larger pictures
-TRANSLATED = 64  # pictures that are translated for a distance: that costs more than to draw as many
 EXAMPLES = 8  # of a translation, on a grid
+# What is translated for a distance, or for the monitors, of larger pictures fewer: that costs more than to draw as many.
+TRANSLATED, TRANSLATED_PIXELS = 64, 64 * 64**2
 MAX_PSNR = 100.0  # dB, of a picture that is met exactly: a mean takes no infinity
 
 
@@ -38,6 +39,14 @@ class Preview:
         degraded = run.recipe.degrade_noise
         # Elements of z: G's latents, or what makes sources of real pictures.
         self.latent_dim = degraded(run.config, shape) if degraded is not None else self.spec.latent_dim or 1
+
+    @property
+    def affordable(self) -> int:
+        """How many pictures may be made for a measurement now and then."""
+        if not self.translates:
+            return DISTANCE_IMAGES
+        shape = self.run.settings.data.shape
+        return max(EXAMPLES, min(TRANSLATED, TRANSLATED_PIXELS // (shape.height * shape.width)))
 
     def sample(self, nimg: int) -> tuple[np.ndarray, dict[str, float]]:
         """Draw and save the fixed-seed grid, uint8 [H, W, C]; measure fixed-seed fakes against real pictures.
@@ -69,6 +78,7 @@ class Preview:
 
     def draw(self, n: int, batch: int = 64, start: int = 0) -> np.ndarray:
         """Pictures start .. start + n - 1 of SEED, as the exported model will draw them: uint8 [n, H, W, C]."""
+        batch = min(batch, EXAMPLES) if self.translates else batch  # which keeps every level of a picture in memory
         parts = (self.fakes(min(batch, n - i), start + i)[0] for i in range(0, n, batch))
         return np.concatenate([image.to_uint8(part.cpu().numpy()) for part in parts])
 
@@ -109,8 +119,7 @@ class Preview:
     def _real_pictures(self) -> tuple[np.ndarray, np.ndarray]:
         """Two fixed sets of real pictures without a common one, each uint8 [n, H, W, C]."""
         images = self.feed.data.dataset.images
-        n = min(DISTANCE_IMAGES, len(self.feed.shown) // 2, max(1, DISTANCE_BYTES // images[0].nbytes))
-        n = min(n, TRANSLATED) if self.translates else n
+        n = min(self.affordable, len(self.feed.shown) // 2, max(1, DISTANCE_BYTES // images[0].nbytes))
         order = self._places(2 * n)
         return images[order[:n]], images[order[n:]]
 

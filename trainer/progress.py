@@ -120,6 +120,7 @@ class TrainingBar:
             self._tell(f"alarm {kind} is over at {record['kimg']:.1f} kimg")
         if "swd" in record:
             self.swd = f"swd {record['swd']:.1f} (real {record['swd_real']:.1f})"
+            self.swd += f" psnr {record['psnr']:.1f}" if "psnr" in record else ""
         if "score" in record:
             name, value = next(iter(record["score"].items()))  # the one that says which checkpoint is best
             self.score = f"{name} {value:.3g} ({record['features']})"

@@ -133,6 +133,8 @@ def _results(records: list[dict[str, Any]], total: float) -> list[tuple[str, str
             for which, r in (("first", measured[0]), ("best", best), ("last", measured[-1]))
         ]
         rows.append(("the same between real pictures", f"{measured[-1]['swd_real']:g}"))
+        if "psnr" in measured[-1]:
+            rows.append(("PSNR to the true pictures, last", f"{measured[-1]['psnr']:g} dB"))
     rows += [(f"loss {plain(name)}, last", f"{value:g}") for name, value in last["losses"].items()]
     newest: dict[str, float] = next((r["health"] for r in reversed(records) if "health" in r), {})
     rows += [(f"health: {plain(name)}, last", f"{value:g}") for name, value in newest.items()]

@@ -73,7 +73,7 @@ class Events:
         """The numbers of a record of log.jsonl as points of curves; alarms that begin or end as text."""
         nimg = record["nimg"]
         scalars: dict[str, float] = {k: record[k] for k in ("images_per_second", "memory_mb") if k in record}
-        scalars |= {f"distance/{name}": record[name] for name in ("swd", "swd_real") if name in record}
+        scalars |= {f"distance/{name}": record[name] for name in ("swd", "swd_real", "psnr") if name in record}
         for group in ("losses", "health"):
             scalars |= {f"{group}/{name}": value for name, value in record.get(group, {}).items()}
         if "score" in record:
