@@ -365,6 +365,7 @@ class Generator:
         if self.spec.task == "generate":
             return self.sample(n, seed)
         n = _whole("n", n, 1, MAX_COUNT)
+        self.cost_of(self.spec.image_size)  # the gate's bounds, before pictures of that size are made
         parts = ((i, min(BATCH, n - i)) for i in range(0, n, BATCH))
         return np.concatenate([to_uint8(self.run(inputs_of(self.spec, seed, m, i))) for i, m in parts])
 

@@ -47,7 +47,8 @@ Shape = tuple[int | str, ...]
 class Golden:
     """Pictures that the exporter drew with the reference network, to be drawn again on any device.
 
-    Image i is that of `Generator.sample(count, seed)`: default labels, no truncation, no psi but 1.
+    They are those of `Generator.test_pictures(count, seed)`: what `sample` draws, with default labels, no truncation
+    and no psi but 1; of a model that translates, what it makes of synthetic pictures.
     """
 
     seed: int

@@ -173,6 +173,8 @@ def _check_onnx(data: bytes, source: str) -> str:
 
 def _batches(generator: Generator) -> dict[int, np.ndarray]:
     """The first pictures of a seed at each batch size, finite. Raises ExportError."""
+    if generator.spec.task == "translate":
+        generator.cost_of(generator.spec.image_size)  # the gate's bounds, before pictures of that size are made
     found = {n: generator.run(inputs_of(generator.spec, SEED, n)) for n in BATCHES}
     for n, pictures in found.items():
         if not np.isfinite(pictures).all():

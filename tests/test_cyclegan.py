@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from edgegan import load
 from edgegan.errors import ArgumentError, DataError, RunError
 from edgegan.export import pipeline
 from edgegan.image import to_uint8
+from edgegan.trainer.cli import cli
 from edgegan.trainer.data import Dataset, open_dataset
 from edgegan.trainer.data.pairs import check_names, with_source
 from edgegan.trainer.layers import ImagePool
@@ -19,7 +21,7 @@ from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, DataShape, Progress
 from edgegan.trainer.recipes import cyclegan
 from edgegan.trainer.run import Run
-from edgegan.trainer.settings import DataSettings, ScoreSettings, Settings
+from edgegan.trainer.settings import DataSettings, Settings
 from support import command, save_picture, train
 
 
@@ -152,6 +154,8 @@ def test_what_cannot_be_a_pair_of_sets_is_refused(tmp_path: Path) -> None:
     assert with_source(sets[a], sets[b]).source is sets[b]
     root = tmp_path / "root"
     check_names(str(a), str(c), root)
+    with pytest.raises(DataError, match=r"4 pictures and 3; valid for pairs: as many"):
+        check_names(str(a), str(b), root)
     (c / "002.png").rename(c / "other.png")
     with pytest.raises(DataError, match=r"are no pairs: 002.png would belong to 003.png; give both the same name"):
         check_names(str(a), str(c), root)
@@ -164,11 +168,17 @@ def test_what_cannot_be_a_pair_of_sets_is_refused(tmp_path: Path) -> None:
         cyclegan.reverse_module(pairs)
 
 
-def test_scores_while_it_trains_are_for_recipes_that_draw(domains: tuple[Path, Path], tmp_path: Path) -> None:
-    run, _ = run_of(domains, tmp_path / "run")
-    score = ScoreSettings(0.1, 10, "lenet", None, "lenet", "0" * 64)
-    with pytest.raises(ArgumentError, match="^--score-every is for recipes that draw, and cyclegan translates"):
-        Run.create(tmp_path / "scored", replace(run.settings, score=score))
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--score-every", "1"], "--score-every is for recipes that draw, and cyclegan translates"),
+        (["--paired", "--fit", "tiles", "--resolution", "16"], "--fit tiles would part pairs"),
+    ],
+)
+def test_what_translations_do_not_take_is_refused_at_once(options: list[str], says: str) -> None:
+    shown = CliRunner().invoke(cli, ["cyclegan", "--source", "none", "--data", "none", "--out", "none", *options])
+    assert isinstance(shown.exception, ArgumentError)
+    assert str(shown.exception).startswith(says)
 
 
 def test_the_command_takes_two_folders_and_finds_a_moved_one_again(domains: tuple[Path, Path], tmp_path: Path) -> None:

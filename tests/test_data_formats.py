@@ -164,6 +164,9 @@ def test_of_a_large_picture_tiles_are_spread_evenly_and_a_small_one_is_named(fol
     save_picture(folder / "small.png", random_picture(4, 3, 1))
     with pytest.raises(DataError, match=r"small.png \(3 x 4 pixels: smaller than a tile of 4 x 4\)"):
         open_dataset(str(folder), resolution=4, fit="tiles")
+    np.save(folder.parent / "set.npy", np.zeros((3, 8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"picture 0 \(8 x 8 pixels: smaller than a tile of 9 x 9\)"):
+        open_dataset(str(folder.parent / "set.npy"), resolution=9, fit="tiles")
 
 
 def png_of_16_bits(colour_type, values):

@@ -360,7 +360,7 @@ def test_names_that_do_not_pair(folders: Path, capfd: pytest.CaptureFixture[str]
     Exits(capfd, *args, command=cli).fails(1, "07.png", "07b.bmp", "no pairs")
     (folders / "negatives" / "07b.bmp").rename(folders / "negatives" / "07.bmp")
     (folders / "negatives" / "19.bmp").unlink()
-    Exits(capfd, *args, command=cli).fails(1, "'negatives' has 19 pictures, 'true' 20; valid with --paired: as many")
+    Exits(capfd, *args, command=cli).fails(1, "have 20 pictures and 19; valid for pairs: as many")
     (folders / "negatives" / "19.bmp").write_bytes(b"broken")
     shown = Exits(capfd, *args, "--skip-broken", command=cli)
     assert shown.status == 1

@@ -115,7 +115,7 @@ def test_the_warm_up_learns_what_enlargement_by_a_filter_cannot_know() -> None:
 
 def test_pictures_that_have_no_sources_are_refused() -> None:
     config = Config(scale=4)
-    with pytest.raises(ArgumentError, match=r"^recipe superres .* 30x64 at scale 4: .* pass --resolution 28, say$"):
+    with pytest.raises(ArgumentError, match=r"^recipe superres .* 30x64 at scale 4: .* pass --resolution 32, say$"):
         superres.build(config, DataShape(64, 30, 3))
     with pytest.raises(ArgumentError, match=r"^recipe superres .* 64x12: .* at least 16; pass --resolution 64, say$"):
         superres.build(config, DataShape(12, 64, 3))

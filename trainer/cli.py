@@ -9,7 +9,7 @@ import click
 
 import edgegan
 from edgegan._cli import WholeNumber, debug_option, run
-from edgegan.errors import MissingExtraError
+from edgegan.errors import ArgumentError, MissingExtraError
 from edgegan.trainer import recipes
 from edgegan.trainer.config import make_config
 from edgegan.trainer.data import FITS
@@ -282,6 +282,13 @@ def start(
     sample_kimg = max(0.001, hyper["kimg"] / FRAMES) if sample_kimg is None else sample_kimg
     check_interval("log-kimg", log_kimg)
     check_interval("sample-kimg", sample_kimg)
+    if score_every is not None and about.translates:
+        raise ArgumentError(
+            f"--score-every is for recipes that draw, and {recipe} translates: leave it out, and score the exported "
+            "model with edgegan-score --source"
+        )
+    if paired and fit == "tiles":
+        raise ArgumentError("--fit tiles would part pairs, whose pictures may differ in size: cut them beforehand")
     scores = ScoreOptions(score_every, score_images, features, preparation)
 
     def prepare(group: Group, device: str) -> "tuple[Run, Dataset]":
@@ -298,7 +305,8 @@ def start(
         if source_set is None or dataset.source is None:
             sources = None
         else:
-            sources = DataSettings.of(dataset.source, source_set, **opened_in | {"channels": dataset.images.shape[3]})
+            opened_in["channels"] = dataset.images.shape[3]  # of both, if one is grey
+            sources = DataSettings.of(dataset.source, source_set, **opened_in)
         settings = Settings(
             recipe=recipe,
             config=hyper,

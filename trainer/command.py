@@ -61,7 +61,10 @@ def open_sets(
     dataset = open_dataset(data, channels=channels, **where)
     if source is None:
         return dataset
-    both = with_source(dataset, open_dataset(source, channels=dataset.images.shape[3], **where), paired)
+    sources = open_dataset(source, channels=channels, **where)
+    if sources.images.shape[3] != dataset.images.shape[3]:  # one is grey: G takes and makes colour
+        dataset, sources = (open_dataset(each, channels=3, **where) for each in (data, source))
+    both = with_source(dataset, sources, paired)
     if paired:
         check_names(data, source, data_root or default_root(), download_from)
     return both

@@ -12,6 +12,7 @@ canvas beside the picture means nothing; `_spread` puts the picture's edge there
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -156,10 +157,24 @@ def degrade(x: Tensor, z: Tensor, how: Degradation) -> Tensor:
     expected = [len(x), noise_dim(how, *x.shape[1:])]
     if list(z.shape) != expected:
         raise ArgumentError(f"z of shape {list(z.shape)}; valid for pictures of shape {list(x.shape)}: {expected}")
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False), full_precision():
         levels = (x.float().contiguous() + 1) * 127.5
         y = _degraded(levels, z.float(), how) if how.strength else _clean(levels, how.scale)
         return y.clamp(0, 255).round() / 127.5 - 1
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products of float32 as such on a GPU, where training rounds them to TF32: of grey levels that is too coarse."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)  # as devices.tune sets them
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def _clean(x: Tensor, scale: int) -> Tensor:

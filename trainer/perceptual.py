@@ -133,7 +133,7 @@ class Perceptual(nn.Module):
 def pinned(source: str) -> str:
     """`source` with the digest that its file has now, to be found and proved again: an absolute path, or a name.
 
-    What is pinned already stays so. Raises ModelError if there is no such file, RunError for another than the pinned one.
+    What is pinned already stays so. Raises ModelError if there is no such file, RunError for another than that.
     """
     source, digest, _ = _read(source)
     return f"{source if source in NAMES else Path(source).resolve()}{MARK}{digest}"

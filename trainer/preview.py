@@ -23,7 +23,7 @@ SEED = 0  # `edgegan sample -n 16 --seed 0` of the exported model draws the pict
 DISTANCE_IMAGES = 1024
 DISTANCE_BYTES = 128 << 20  # of fewer, larger pictures
 EXAMPLES = 8  # of a translation, on a grid
-# What is translated for a distance, or for the monitors, of larger pictures fewer: that costs more than to draw as many.
+# What is translated for a distance, or for the monitors, of larger pictures fewer: it costs more than to draw as many.
 TRANSLATED, TRANSLATED_PIXELS = 64, 64 * 64**2
 MAX_PSNR = 100.0  # dB, of a picture that is met exactly: a mean takes no infinity
 
@@ -45,8 +45,14 @@ class Preview:
         """How many pictures may be made for a measurement now and then."""
         if not self.translates:
             return DISTANCE_IMAGES
-        shape = self.run.settings.data.shape
-        return max(EXAMPLES, min(TRANSLATED, TRANSLATED_PIXELS // (shape.height * shape.width)))
+        n = max(EXAMPLES, min(TRANSLATED, TRANSLATED_PIXELS // self._pixels))
+        # Two results of one source would look like a collapse.
+        return n if self.feed.source is None else min(n, len(self.feed.source.loader.shown))
+
+    @property
+    def _pixels(self) -> int:
+        """Of a picture."""
+        return self.run.settings.data.height * self.run.settings.data.width
 
     def sample(self, nimg: int) -> tuple[np.ndarray, dict[str, float]]:
         """Draw and save the fixed-seed grid, uint8 [H, W, C]; measure fixed-seed fakes against real pictures.
@@ -78,7 +84,6 @@ class Preview:
 
     def draw(self, n: int, batch: int = 64, start: int = 0) -> np.ndarray:
         """Pictures start .. start + n - 1 of SEED, as the exported model will draw them: uint8 [n, H, W, C]."""
-        batch = min(batch, EXAMPLES) if self.translates else batch  # which keeps every level of a picture in memory
         parts = (self.fakes(min(batch, n - i), start + i)[0] for i in range(0, n, batch))
         return np.concatenate([image.to_uint8(part.cpu().numpy()) for part in parts])
 
@@ -87,13 +92,13 @@ class Preview:
         """Those pictures start .. start + n - 1 on the device, float32 [n, C, H, W], and their labels [n], if any."""
         module = self.run.recipe.export_module(self.nets)
         if self.translates:
-            inputs, label = [self.sources(n, start)], None
-        else:
-            drawn = {k: torch.from_numpy(np.array(x)) for k, x in inputs_of(self.spec, SEED, n, start).items()}
-            feed = {name: tensor.to(self.device) for name, tensor in drawn.items()}
-            inputs, label = list(feed.values()), feed.get("label")
+            few = max(1, TRANSLATED_PIXELS // TRANSLATED * EXAMPLES // self._pixels)  # at a time: it takes memory
+            with evaluating(module):
+                return torch.cat([module(part).float() for part in self.sources(n, start).split(few)]), None
+        drawn = {k: torch.from_numpy(np.array(x)) for k, x in inputs_of(self.spec, SEED, n, start).items()}
+        feed = {name: tensor.to(self.device) for name, tensor in drawn.items()}
         with evaluating(module):
-            return module(*inputs).float(), label
+            return module(*feed.values()).float(), feed.get("label")
 
     @torch.no_grad()
     def sources(self, n: int, start: int = 0) -> Tensor:

@@ -44,14 +44,8 @@ class Run:
         run = Run(folder, settings)
         nets = run.build()
         optimizers_of(run.recipe.phases(run.config), nets)
-        spec = run.recipe.spec(run.config, settings.data.shape)
-        if settings.score is not None and spec.task == "translate":
-            raise ArgumentError(
-                f"--score-every is for recipes that draw, and {settings.recipe} translates: leave it out, and score "
-                "the exported model with edgegan-score --source"
-            )
         try:
-            text = spec.to_json()
+            text = run.recipe.spec(run.config, settings.data.shape).to_json()
         except ModelError as error:
             raise ArgumentError(f"no model file could describe this run: {error}") from None
         if len(text.encode()) + 2 * MAX_GOLDEN_BYTES > MAX_JSON_BYTES:

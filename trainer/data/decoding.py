@@ -94,7 +94,10 @@ def _decode_one(
 ) -> NDArray[np.uint8] | str | OSError:
     """[1, H, W, C], or the fault, or the refusal to read it."""
     if isinstance(item, np.ndarray):
-        return pictures.pixels(Image.fromarray(item[:, :, 0] if item.shape[2] == 1 else item), how)
+        try:
+            return pictures.pixels(Image.fromarray(item[:, :, 0] if item.shape[2] == 1 else item), how)
+        except ValueError as error:  # too small to be cut
+            return pictures.complaint(error)
     try:
         data = reader.read(item)
     except OSError as error:

@@ -41,7 +41,12 @@ def check_names(data: str, source: str, root: Path, download_from: str | None = 
     their numbers.
     """
     theirs, ours = (_names(each, root, download_from) for each in (source, data))
-    for ours_name, theirs_name in zip(ours, theirs, strict=False):
+    if len(ours) != len(theirs):
+        raise DataError(
+            f"{printable(data)} and {printable(source)} have {len(ours):,} pictures and {len(theirs):,}; valid for "
+            "pairs: as many"
+        )
+    for ours_name, theirs_name in zip(ours, theirs, strict=True):
         if PurePath(ours_name).with_suffix("") != PurePath(theirs_name).with_suffix(""):
             raise DataError(
                 f"{printable(data)} and {printable(source)} are no pairs: {printable(ours_name)} would belong to "

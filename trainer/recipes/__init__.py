@@ -31,6 +31,7 @@ class About:
     paper: str  # the paragraph after that
     Config: type
     takes_source: bool  # whether it learns from a second set of pictures, too
+    translates: bool  # whether it makes pictures of others
 
 
 def describe(name: str) -> About:
@@ -43,5 +44,6 @@ def describe(name: str) -> About:
     found: dict[str, Any] = {"dataclass": dataclass, "option": option, "__name__": __name__}
     exec(compile(ast.Module(body, []), name, "exec"), found)
     summary, _, rest = (ast.get_docstring(tree) or "").partition("\n")
-    takes_source = any(isinstance(node, ast.keyword) and node.arg == "takes_source" for node in ast.walk(tree))
-    return About(summary.rstrip("."), rest.strip().partition("\n\n")[0], found["Config"], takes_source)
+    given = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    takes_source, translates = "takes_source" in given, bool(given & {"takes_source", "degrade"})
+    return About(summary.rstrip("."), rest.strip().partition("\n\n")[0], found["Config"], takes_source, translates)

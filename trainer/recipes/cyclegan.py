@@ -15,7 +15,8 @@ logit for each patch; patches of 70x70 pixels for pictures of 128 and more, smal
 
 What differs from the papers: a moving average of G and F translates (they have none); upsampling by repetition and a
 3x3 convolution in place of a transposed one, against chequered patterns (Odena et al. 2016); with pairs the same G, not
-a U-Net; the rate falls over the second half of the run at every iteration, not after each epoch; no random crops.
+a U-Net; the rate falls over the second half of the run at every iteration, not after each epoch; no random crops. On a
+GPU the gradient of mirrored edges is summed in no fixed order, so a run there does not repeat to the bit.
 """
 
 from collections.abc import Callable, Iterable

@@ -15,8 +15,8 @@ amounts, so that G learns to undo that too (Real-ESRGAN); for pictures of camera
 bicubic filter and nothing else; for pictures that are good but small.
 
 What differs from the papers: a G for processors (SRGAN's has 1.5 million weights, Real-ESRGAN's 17); paired
-relativistic logits; a feature network (--perceptual) only if you have one; D trains in the
-last third of the warm-up, too.
+relativistic logits; a feature network (--perceptual) only if you have one; D trains in the last third of the
+warm-up, too.
 """
 
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ def source_size(config: Config, shape: DataShape) -> tuple[int, int]:
     if shape.height % config.scale or shape.width % config.scale:
         raise ArgumentError(
             f"recipe superres cannot learn from pictures of {size} at scale {config.scale}: both sides must be "
-            f"multiples of it; pass --resolution {smaller // config.scale * config.scale}, say"
+            f"multiples of it; pass --resolution {-(-smaller // config.scale) * config.scale}, say"
         )
     return shape.height // config.scale, shape.width // config.scale
 
