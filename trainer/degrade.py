@@ -166,15 +166,13 @@ def degrade(x: Tensor, z: Tensor, how: Degradation) -> Tensor:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Products of float32 as such on a GPU, where training rounds them to TF32: of grey levels that is too coarse."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)  # as devices.tune sets them
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn  # as devices.tune sets them
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
     try:
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def _clean(x: Tensor, scale: int) -> Tensor:
