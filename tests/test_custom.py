@@ -74,6 +74,7 @@ def test_the_pages_dcgan_takes_a_checkpoint_with_any_prefix(prefix: str, tmp_pat
     assert done.stdout == "torch.Size([2, 3, 64, 64]) 100\n", done.stderr
 
 
+@pytest.mark.slow
 def test_the_example_is_a_program(tmp_path: Path) -> None:
     output = tmp_path / "textures.onnx"
     program = ROOT / "examples" / "custom_generator.py"

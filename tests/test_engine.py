@@ -64,6 +64,7 @@ def test_no_step_is_made_from_gradients_that_are_not_finite(
     assert all(value.isfinite().all() for value in state["nets"].values())
 
 
+@pytest.mark.slow
 def test_a_collapsed_generator_stops_the_run_if_you_say_so(dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(
         tmp_path / "run", dataset, "edge", config=TINY | {"kimg": 40.0, "width": 0.1, "batch": 16}, log_kimg=2.1

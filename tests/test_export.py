@@ -53,13 +53,16 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_command_exports_and_sample_draws(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "digits.onnx"
-    shown = command("edgegan-export", run.folder, "-o", model, "--licence", "CC0")
+    # What is measured to be faster is another thing on each processor: here all that is equal is written.
+    shown = command("edgegan-export", run.folder, "-o", model, "--licence", "CC0", "--lower", "fixed")
     assert shown.returncode == 0, shown.stderr
     if run.settings.recipe != "vanilla":  # whose dense layers have nothing to lower
         assert re.search(
             r"^  float32 as exported +\S+ [kM]B .*\n\* float32 lowered +\S+ [kM]B ", shown.stdout, re.MULTILINE
         )
-        assert re.search(r"^[a-z0-9 ]+: .* % less time, differs by \S+ of the range; [A-Z]", shown.stdout, re.MULTILINE)
+        assert re.search(
+            r"^[a-z0-9 ]+: gain not measured, differs by \S+ of the range; [A-Z]", shown.stdout, re.MULTILINE
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["digits.onnx"]
     generator = load(model)
     spec = generator.spec

@@ -889,7 +889,7 @@ def harmless(victim: Victim, data: bytes) -> str:
     said, megabytes, seconds = victim.ask(data)
     assert said in ("error", "drew 2", "dear")
     assert megabytes < 200
-    assert seconds < 1
+    assert seconds < 10  # as above
     return said
 
 

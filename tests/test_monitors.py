@@ -379,6 +379,7 @@ def test_a_real_learning_rate_that_is_far_too_high_explodes() -> None:
     assert alarms_of(300, rates={"D": 1000.0, "G": 1000.0}) == {"exploding"}
 
 
+@pytest.mark.slow
 def test_a_real_discriminator_learns_16_pictures_by_heart() -> None:
     assert alarms_of(1000, pictures=16, gamma=0.2) == {"overfitting"}
 

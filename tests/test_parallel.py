@@ -140,6 +140,7 @@ def test_a_signal_to_one_rank_stops_all_in_order(pictures: Path, tmp_path: Path)
     assert 0 < opened.read_log()[-1]["nimg"] <= state["nimg"] < 4000
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_run_that_lost_a_process(pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = ("dcgan", "--data", pictures, "--out", run, "--kimg", "0.4", *LONG[2:])

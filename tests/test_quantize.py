@@ -362,6 +362,7 @@ def test_a_report_that_fails_leaves_no_model(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_judges_by_the_distance_to_real_pictures(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(exported())
     args = (

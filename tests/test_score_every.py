@@ -279,6 +279,7 @@ def test_config_json_holds_them_and_may_be_from_before_there_were_any(dataset: D
     assert Run.open(run.folder).settings.score is None
 
 
+@pytest.mark.slow
 def test_of_several_processes_the_first_one_scores(pictures: Path, dataset: Dataset, tmp_path: Path) -> None:
     budget = ("--kimg", "0.064", "--batch", "16", "--log-kimg", "0.016", "--sample-kimg", "0.064")
     how = ("--score-every", EVERY, "--score-images", N, "--precision", "fp32")
