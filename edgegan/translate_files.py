@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import edgegan
 from edgegan._files import atomic_write, check_output, shared_folder
 from edgegan._folder import enter
+from edgegan._order import Crew
 from edgegan.decode import Kind, Opened, Pixels, is_picture
 from edgegan.errors import ArgumentError, DataError, EdgeGANError
 from edgegan.image import U8, check_holds, encode_image, encode_png, save_pngs
@@ -19,8 +21,6 @@ from edgegan.tiles import Layout
 from edgegan.translate import Tell, Tiling, joined, layout_of, translate_pixels
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from edgegan.model import Generator
 
 MANIFEST = "translated.json"  # what the pictures in a folder were made with
@@ -160,8 +160,6 @@ def translate_folder(
     tell: is told how many are done, broken ones among them, and how many of these were there. complain: is told of each
     that could not be translated. Raises ArgumentError for a folder with other files in it, OSError if the disk refuses.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     os.makedirs(folder, exist_ok=True)
     done = there = 0
     with shared_folder(folder, *{os.path.dirname(job.target) for job in jobs}):
@@ -175,8 +173,7 @@ def translate_folder(
                 except EdgeGANError as error:
                     complain(f"{job.source}: {error}")
 
-        pending: Future[None] | None = None
-        with ThreadPoolExecutor(1) as pool:  # encodes and writes while the next ones are translated
+        with Crew[None](1) as crew:  # encodes and writes while the next ones are translated
             for names, opened in _groups(work, jobs, overwrite, complain):
                 if not opened:
                     there += not overwrite and os.path.exists(names[0].target)
@@ -184,16 +181,16 @@ def translate_folder(
                     tell(done, there)
                     continue
                 kept, arrays = _translated(work, names, opened, complain)
-                if pending is not None:
-                    pending.result()
-                pending = pool.submit(write, kept, arrays)
+                if crew:
+                    crew.result()
+                crew.submit(partial(write, kept, arrays))
                 if work.tiling.max_memory is not None:
-                    pending.result()
+                    crew.result()
                 del arrays
                 done += len(names)
                 tell(done, there)
-            if pending is not None:
-                pending.result()
+            if crew:
+                crew.result()
 
 
 def _groups(

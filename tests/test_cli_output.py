@@ -304,7 +304,7 @@ def test_an_array_to_a_pipe(model: str, draw: Draw) -> None:
 # At a terminal
 
 
-def at_a_terminal(*args: str, seconds: float = 60) -> tuple[int, str]:
+def at_a_terminal(*args: str, seconds: float = 300) -> tuple[int, str]:
     """Exit status and what the command wrote to the terminal that was its stdout and stderr."""
     ours, theirs = pty.openpty()
     with subprocess.Popen([sys.executable, "-m", "edgegan", *args], stdout=theirs, stderr=theirs) as running:

@@ -1,5 +1,9 @@
 """Work of several threads, its results in order."""
 
+import faulthandler
+import random
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -80,3 +84,52 @@ def test_closed_early_what_runs_comes_to_its_end() -> None:
     results.close()
     assert sorted(begun) == sorted(done)
     assert len(begun) <= 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs setitimer")
+def test_interrupted_anywhere_it_neither_hangs_nor_breaks() -> None:
+    """Ctrl-C can come between any two bytecodes of the main thread."""
+
+    class Interruption(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    delays, interrupted = random.Random(5), 0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    faulthandler.dump_traceback_later(60, exit=True)  # a hang would end no other way
+    try:
+        for _ in range(1000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delays.uniform(1e-4, 3e-3))
+                for _ in in_order((partial(int, i) for i in range(1_000_000)), 4):
+                    pass
+            except Interruption:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted == 1000
+
+
+def test_a_second_interruption_waits_for_what_runs() -> None:
+    done = []
+
+    def slow() -> None:
+        time.sleep(0.1)
+        done.append(0)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        with pytest.raises(KeyboardInterrupt):
+            list(in_order([slow] * 20, 2))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(done) == 2
