@@ -292,7 +292,7 @@ def resident_bytes() -> int:
 
 @needs_c
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads the process's memory from /proc")
-def test_100_000_calls_leave_memory_flat() -> None:
+def test_calls_leave_memory_flat() -> None:
     """Also those that fail. A buffer that is not given back shows as a reference that stays, to the last one."""
     core = _backend.core
     x, out = np.zeros((1, 1, 8, 8), F32), np.zeros((1, 8, 8, 1), np.uint8)
@@ -328,9 +328,12 @@ def test_100_000_calls_leave_memory_flat() -> None:
     rounds(300)
     arrays = [x, out, a, t, wrong]
     references = [sys.getrefcount(array) for array in arrays]
-    before = resident_bytes()
-    rounds(100_000 // (len(right_calls) + len(wrong_calls)))
-    assert resident_bytes() - before < 1_000_000
+    grown = []
+    for _ in range(3):  # a leak grows each time; threads that other tests left may have taken something once
+        before = resident_bytes()
+        rounds(100_000 // (len(right_calls) + len(wrong_calls)))
+        grown.append(resident_bytes() - before)
+    assert min(grown) < 500_000
     assert [sys.getrefcount(array) for array in arrays] == references
 
 
