@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from edgegan.foreign import Adapter, Foreign, ForeignTranslator, TranslatorAdapter
     from edgegan.translate import Picture, Tell
 
-BUILT_IN = Path(__file__).parent / "models" / "digits.onnx"
+BUILT_INS = {name: Path(__file__).parent / "models" / f"{name}.onnx" for name in ("digits", "fashion")}
+BUILT_IN = BUILT_INS["digits"]  # without a name
 BATCH = 8  # as fast as more, in less memory; fixed, so that pictures do not change with how many are asked for
 MAX_COUNT = 10**12
 ON_CUDA = ("cuda", "tensorrt")
@@ -50,12 +51,14 @@ def load(
 ) -> "Generator":
     """Open a model: a file that edgegan-export wrote, its bytes, or (without `path`) the built-in digits.
 
-    The file is read once and whole; it may be replaced or deleted afterwards. provider: "auto" takes a GPU if there is
-    one that works, else the CPU, and `Generator.provider` says which; or "cpu", "cuda", "tensorrt", "openvino",
-    "coreml", "directml" or "xnnpack", where the installed onnxruntime has it. threads: of the CPU, default as many as
-    this process's affinity and container allow; they share each batch. bulk: for hundreds of pictures in one call; on
-    the CPU each thread draws a batch of its own, if the model is light: in less time and more memory. foreign: what a
-    file does not say that somebody else exported: `Foreign` for a generator, `ForeignTranslator` for what translates.
+    "digits" and "fashion" are the built-in models, whatever files there are; "./fashion" is a file. The file is
+    read once and whole; it may be replaced or deleted afterwards. provider: "auto" takes a GPU if there is one that
+    works, else the CPU, and `Generator.provider` says which; or "cpu", "cuda", "tensorrt", "openvino", "coreml",
+    "directml" or "xnnpack", where the installed onnxruntime has it. threads: of the CPU, default as many as this
+    process's affinity and container allow; they share each batch. bulk: for hundreds of pictures in one call; on
+    the CPU each thread draws a batch of its own, if the model is light: in less time and more memory. foreign: what
+    a file does not say that somebody else exported: `Foreign` for a generator, `ForeignTranslator` for what
+    translates.
 
     Raises ModelError for anything that is not such a model, DeviceError for a provider that is not there or does not
     load, MissingExtraError without onnxruntime, ArgumentError for threads below 1.
@@ -65,7 +68,8 @@ def load(
         data, source = path, "the model"
     else:
         source = os.fspath(BUILT_IN if path is None else path)
-        data = read_file(source)
+        source = os.fspath(BUILT_INS.get(source, source))
+        data = read_file(source, f"give an .onnx file that edgegan-export wrote, or one of {', '.join(BUILT_INS)}")
     session, provider, callers = open_session(data, source, threads, provider, bulk=bulk, small=True)
     digest = hashlib.sha256(data).hexdigest()
     adapter: Adapter | TranslatorAdapter | None = None

@@ -119,8 +119,8 @@ def test_an_archive_after_a_kill_starts_over(model: str) -> None:
 
 
 def test_a_part_belongs_to_its_request_alone(model: str) -> None:
-    command = [*SAMPLE, model, "-n", "100000", "--batch", "1"]
-    stopped(command, "x.npy", 100_000, signal.SIGKILL)
+    command = [*SAMPLE, model, "-n", "40000", "--batch", "1"]
+    stopped(command, "x.npy", 40_000, signal.SIGKILL)
     (part,) = parts()
     before = part.read_bytes()
     for other in (["-n", "300"], ["-n", "300", "--seed", "1"], ["-n", "300", "--labels", "1"]):
@@ -131,7 +131,7 @@ def test_a_part_belongs_to_its_request_alone(model: str) -> None:
     # A part that is no such array does no harm.
     part.write_bytes(b"junk" * 1000)
     subprocess.run([*command, "-o", "x.npy"], check=True, stdout=subprocess.DEVNULL)
-    np.testing.assert_array_equal(np.load("x.npy"), load(model).sample(100_000, batch=1))
+    np.testing.assert_array_equal(np.load("x.npy"), load(model).sample(40_000, batch=1))
 
 
 def test_two_at_one_array(model: str) -> None:
@@ -313,15 +313,15 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 @pytest.mark.parametrize(
     ("output", "n"),
     [
-        ("x.npy", 1_000_000),
-        ("x.npz", 1_000_000),
+        ("x.npy", 300_000),
+        ("x.npz", 300_000),
         ("out/", 20_000),
         pytest.param("out/", 1_000_000, marks=pytest.mark.slow),
     ],
 )
 def test_memory_stays_flat(model: str, output: str, n: int) -> None:
     shared = Path("/dev/shm")
-    where = shared if n == 1_000_000 and shutil.disk_usage(shared).free > 8e9 else None
+    where = shared if n >= 300_000 and shutil.disk_usage(shared).free > 8e9 else None
     with tempfile.TemporaryDirectory(dir=where) as folder:
         few = peak(model, "-n", "1000", "-o", f"{folder}/few-{output}")
         many = peak(model, "-n", str(n), "-o", f"{folder}/{output}")

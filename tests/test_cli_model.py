@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 from edgegan import DataError, ModelError, devices, load
 from edgegan.commands import doctor
 from edgegan.image import encode_png, grid
+from edgegan.model import BUILT_INS
 from edgegan.provenance import Grid, Provenance
 from support import BIN, TEN, Exits, process
 
@@ -48,8 +49,10 @@ def test_verify_passes(model: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert done.out.startswith("pass: m.onnx on cpu: the largest difference of a pixel in 2 golden samples is ")
 
 
-def test_verify_the_built_in_model(capfd: pytest.CaptureFixture[str]) -> None:
+def test_verify_the_built_in_models(capfd: pytest.CaptureFixture[str]) -> None:
     assert Exits(capfd, "verify").out.startswith("pass: the built-in model on cpu")
+    for name in BUILT_INS:
+        assert Exits(capfd, "verify", name).out.startswith(f"pass: {name} on cpu")
 
 
 def test_verify_fails_where_pixels_differ(make_tiny: MakeTiny, capfd: pytest.CaptureFixture[str]) -> None:

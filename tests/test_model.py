@@ -482,16 +482,31 @@ def test_the_built_in_model() -> None:
     assert model.sample(2).shape == (2, 28, 28, 1)
 
 
+def test_built_in_models_by_name(plain: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert (load("digits").sample(4, 1) == load().sample(4, 1)).all()
+    fashion = load("fashion")
+    assert "Bag" in fashion.spec.classes
+    assert (fashion.sample(2, 1, labels="Bag") == fashion.sample(2, 1, labels=fashion.spec.classes.index("Bag"))).all()
+    # A file of that name does not change what the name means.
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(plain.path, "fashion")
+    assert load("fashion").spec == fashion.spec
+    assert load("./fashion").spec == plain.spec
+    with pytest.raises(ModelError, match=r"^fashon does not exist; give an \.onnx file .* or one of digits, fashion$"):
+        load("fashon")
+
+
 @pytest.mark.skipif(
     not sys.platform.startswith("linux") or platform.machine() != "x86_64", reason="x86 alone overflows"
 )
-def test_processors_before_vnni_draw_the_built_in_model(tmp_path: Path) -> None:
+def test_processors_before_vnni_draw_the_built_in_models(tmp_path: Path) -> None:
     """Their 16-bit sums of 8-bit products overflow, unless onnxruntime is asked for the exact way."""
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
         pytest.skip("qemu-x86_64 is not there: apt install qemu-user")
     draw = (
-        "import sys, numpy, edgegan; numpy.save(sys.argv[1], edgegan.load(threads=1).sample(16, 3)); "
+        "import sys, numpy as np, edgegan; "
+        "np.save(sys.argv[1], [edgegan.load(m, threads=1).sample(16, 3) for m in ('digits', 'fashion')]); "
         "print(edgegan._backend.core.has_vnni())"
     )
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")

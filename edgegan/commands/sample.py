@@ -107,14 +107,14 @@ def sample(
     provider: str,
     threads: int | None,
 ) -> None:
-    """Draw pictures with MODEL, by default the built-in one of handwritten digits.
+    """Draw pictures with MODEL: a file, or a built-in one, digits (the default) or fashion.
 
     \b
     A grid:
     edgegan sample                                  16 digits as a 4x4 grid in samples.png
     edgegan sample -n 100 --seed 7 -o digits.png    100 others
     edgegan sample faces.onnx --truncation 1.5      safer, less varied
-    edgegan sample shoes.onnx --labels boot,3       boots and class 3 in turn
+    edgegan sample fashion --labels Bag,3           bags and class 3 in turn
 
     \b
     A file each, digits/00000000.png and so on, and half of them, to be drawn beside the other half:
