@@ -35,14 +35,14 @@ from statistics import median
 
 import numpy as np
 from common import IDLE, Others, say
+from likeness import degraded, feature_distance, show_table
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 from upscalers import Method, model, ncnn_methods, pillow
 
 from edgegan import EdgeGANError, ForeignTranslator
 from edgegan.devices import default_threads, processor
-from edgegan.image import save_image, to_float, to_uint8
-from edgegan.noise import normal
+from edgegan.image import save_image
 from edgegan.trainer.metrics.features import FeatureNetwork, open_features
 from edgegan.trainer.metrics.similarity import psnr, ssim
 
@@ -89,19 +89,6 @@ def clean(true: U8, scale: int) -> U8:
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in true])
 
 
-def degraded(true: U8, scale: int) -> U8:
-    """[n, h, w, 3], made small as Real-ESRGAN does for its training; crop i always in the same way."""
-    import torch
-
-    from edgegan.trainer.degrade import REAL_ESRGAN, degrade, noise_dim
-
-    how, small = REAL_ESRGAN(scale), []
-    for i, image in enumerate(to_float(true)):
-        z = normal(0, 1, noise_dim(how, *image.shape), start=i)
-        small.append(degrade(torch.from_numpy(image[None]), torch.from_numpy(z), how).numpy())
-    return to_uint8(np.concatenate(small))
-
-
 def save_rows(path: Path, sets: list[tuple[U8, list[U8]]], true: U8, names: list[str], scale: int) -> None:
     """A picture of the first crops of each set: small, what each method made of it, and the truth, side by side."""
     rows = []
@@ -127,12 +114,6 @@ def luminance(images: U8) -> U8:
     return np.rint(16 + images @ weights)[..., None].astype(np.uint8)
 
 
-def directions(network: FeatureNetwork, images: U8) -> NDArray[np.float64]:
-    """The features of pictures, each of length 1: [n, dim]."""
-    features = network(images).astype(np.float64)
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
-
-
 def quality(made: U8, true: U8, scale: int, network: FeatureNetwork | None) -> dict[str, str]:
     """The table's columns about how near pictures [n, H, W, 3] are to the true ones."""
     inner = (slice(None), slice(scale, -scale), slice(scale, -scale))
@@ -144,8 +125,7 @@ def quality(made: U8, true: U8, scale: int, network: FeatureNetwork | None) -> d
         "SSIM Y": f"{ssim(made_y, true_y).mean():.4f}",
     }
     if network is not None:
-        cosines = (directions(network, made) * directions(network, true)).sum(axis=1)
-        columns["distance"] = f"{1000 * (1 - cosines).mean():.2f}"
+        columns["distance"] = f"{feature_distance(made, true, network):.2f}"
     return columns
 
 
@@ -174,14 +154,6 @@ def costs(
     columns["MB"] = "" if method.file_bytes is None else f"{method.file_bytes / 1e6:.2f}"
     columns["parameters"] = "" if method.parameters is None else f"{method.parameters:,}"
     return columns
-
-
-def show(rows: dict[str, dict[str, str]]) -> None:
-    """A table in Markdown: of each method, by its name, the columns."""
-    heads = list(next(iter(rows.values())))
-    print("\n| method | " + " | ".join(heads) + " |\n|---|" + "---:|" * len(heads))
-    for name, columns in rows.items():
-        print(f"| {name} | " + " | ".join(columns.values()) + " |", flush=True)
 
 
 # The command --------------------------------------------------------------------------------------
@@ -234,7 +206,9 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> None:
     true = crops_of(options.photos, options.crops, options.size, options.shrink)
     sources = {"made small by Pillow's BICUBIC": clean(true, scale)}
     if options.degraded:
-        sources["made small by Real-ESRGAN's degradation"] = degraded(true, scale)
+        from edgegan.trainer.degrade import REAL_ESRGAN
+
+        sources["made small by Real-ESRGAN's degradation"] = degraded(true, REAL_ESRGAN(scale))
     say("timing")
     (timed_picture, *_) = sources.values()
     seconds = seconds_of(methods, timed_picture[0], all_threads, options.rounds)
@@ -245,7 +219,7 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> None:
     print(f"{len(true)} crops of {options.size} x {options.size}, x{scale}; ", end="")
     print(f"other processes kept {busy:.2f} of the processors busy")
     megapixels = options.size**2 / 1e6
-    show({method.name: costs(method, seconds, all_threads, megapixels) for method in methods})
+    show_table({method.name: costs(method, seconds, all_threads, megapixels) for method in methods})
     sets = []
     for title, small in sources.items():
         made, rows = [], {}
@@ -255,7 +229,7 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> None:
             rows[method.name] = quality(made[-1], true, scale, network)
         sets.append((small, made))
         print(f"\nCrops {title}:")
-        show(rows)
+        show_table(rows)
     if options.picture:
         save_rows(options.picture, sets, true, [method.name for method in methods], scale)
     if not busy < IDLE:

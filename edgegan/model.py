@@ -353,12 +353,17 @@ class Generator:
         tile: int | None = None,
         overlap: int | None = None,
         max_memory: int | None = None,
+        batch: int | None = None,
         tell: "Tell | None" = None,
     ) -> Any:
-        """What a model that translates makes of a picture, of the same kind: see `edgegan.translate.translate`."""
+        """What a model that translates makes of a picture, of the same kind: see `edgegan.translate.translate`.
+
+        Of an array of pictures at most `batch` share a run of the model, default 8.
+        """
         from edgegan.translate import Tiling, translate
 
-        return translate(self, picture, Tiling(tile, overlap, max_memory), tell)
+        batch = BATCH if batch is None else _whole("batch", batch, 1, 2**20)
+        return translate(self, picture, Tiling(tile, overlap, max_memory, batch), tell)
 
     def test_pictures(self, n: int, seed: int = 0) -> U8:
         """What golden samples are taken of: [n, H, W, C] uint8.

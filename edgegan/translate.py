@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from edgegan.decode import Kind, Opened, Pixels, complaint, from_pillow
 from edgegan.errors import ArgumentError, DataError, ModelError
 from edgegan.image import F32, MAX_ELEMENTS, U8
+from edgegan.model import BATCH
 from edgegan.tiles import Axis, Layout, luminance, stitch
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Tiling:
     tile: int | None = None  # pixels a side; None: the picture whole if the memory allows, else the largest that does
     overlap: int | None = None  # of neighbours, pixels; None: 64, or a quarter of a smaller tile
     max_memory: int | None = None  # bytes of the whole process; None: 512 MB for the network's work
+    batch: int = BATCH  # pictures of one size that share a run, at most: no more than are cut as one alone is
     encoding: int = 0  # bytes for each pixel of the result while its file is made, which max_memory has to allow for
 
     def check(self, generator: Network) -> None:
@@ -120,7 +122,9 @@ def translate_pixels(
     """Colours [n, H, W, 1 or 3] and alpha [n, H, W] -> what the model makes of them, as the table above says."""
     spec = generator.spec
     n, h, w, c = colours.shape
-    layout = layout_of(generator, Kind(h, w, c, alpha is not None), n, tiling)
+    kind = Kind(h, w, c, alpha is not None)
+    layout, step = layout_of(generator, kind, n, tiling), sharing(generator, kind, n, tiling)
+    runs = layout.count * -(-n // step)
     given = colours
     if spec.channels == 1 and c == 3:
         given = luminance(colours)
@@ -136,9 +140,11 @@ def translate_pixels(
         nonlocal done
         done += 1
         if tell is not None:
-            tell(done, layout.count)
+            tell(done, runs)
 
-    stitch(lambda tile: generator.run({"source": tile}), given, layout, spec.scale, out, count)
+    for i in range(0, n, step):
+        together = slice(i, i + step)
+        stitch(lambda tile: generator.run({"source": tile}), given[together], layout, spec.scale, out[together], count)
     made = out[..., :3]
     if alpha is not None:
         alpha = out[..., 3] if spec.channels == 4 else np.stack([_enlarged(one, spec.scale) for one in alpha])
@@ -146,33 +152,17 @@ def translate_pixels(
 
 
 def layout_of(generator: Network, kind: Kind, n: int, tiling: Tiling) -> Layout:
-    """How n pictures of one kind are cut: whole, or in the largest tiles that fit into the memory.
+    """How each of n pictures of one kind is cut: whole, or in the largest tiles that fit into the memory.
 
     Raises ArgumentError if none fit, or the result is too large for one picture, and ModelError for sizes that the
     network cannot take.
     """
-    spec, pixels = generator.spec, kind.height * kind.width
-    made = n * pixels * spec.scale**2 * (max(spec.channels, kind.channels) + kind.alpha)
-    if made > MAX_ELEMENTS:
-        size = f"{kind.width * spec.scale} x {kind.height * spec.scale}"
-        raise ArgumentError(f"its result of {size} pixels would have {made} bytes; valid: at most {MAX_ELEMENTS}")
-    budget: float = WORKING_MEMORY if tiling.tile is None else math.inf
-    fixed_cost = 0
-    if tiling.max_memory is not None:
-        # The picture, and a network of RGBA is given a copy.
-        read = n * pixels * (3 + kind.alpha + (4 if spec.channels == 4 else 0))
-        # While the file is read, while the network works, and while the result is encoded.
-        fixed_cost = BASE_MEMORY + WEIGHT_COPIES * generator.weight_bytes + read
-        budget = tiling.max_memory - fixed_cost - made
-        encoded = made + max(made, n * pixels * spec.scale**2 * tiling.encoding)
-        without_work = fixed_cost + max(n * kind.reading * pixels, encoded)
-        if without_work > tiling.max_memory:
-            raise _too_little(kind, _mb(without_work), tiling)
+    budget = _budget(generator, kind, n, tiling)
     refusal: ModelError | None = None
     least = 0.0
     for layout in _candidates(generator, kind, tiling):
         try:
-            least = memory_of(generator, layout, n)
+            least = memory_of(generator, layout)
         except ModelError as error:  # beyond the gate's limits for one run of a network: smaller ones may not be
             refusal = error
             continue
@@ -183,17 +173,46 @@ def layout_of(generator: Network, kind: Kind, n: int, tiling: Tiling) -> Layout:
     if tiling.max_memory is None:
         what = f"for its smallest tile of a picture of {kind.width} x {kind.height}"
         raise ModelError(f"{generator.source}: it needs {_mb(least)} {what}; allow it with a tile size or max_memory")
-    raise _too_little(kind, _mb(fixed_cost + made + least), tiling)
+    raise _too_little(kind, _mb(tiling.max_memory - budget + least), tiling)
 
 
-def memory_of(generator: Network, layout: Layout, n: int) -> float:
-    """About how many bytes the network's work on the tiles of n pictures takes at once. Raises ModelError."""
+def sharing(generator: Network, kind: Kind, n: int, tiling: Tiling) -> int:
+    """How many of n pictures of one kind share a run: at most `tiling.batch`, and as many as are cut as one alone is.
+
+    So no result depends on how many there are. Raises as `layout_of`.
+    """
+    alone = memory_of(generator, layout_of(generator, kind, n, tiling))
+    return int(max(1, min(n, tiling.batch, _budget(generator, kind, n, tiling) / alone)))
+
+
+def _budget(generator: Network, kind: Kind, n: int, tiling: Tiling) -> float:
+    """Bytes for the network's work while n pictures and their results are held. Raises ArgumentError."""
+    spec, pixels = generator.spec, kind.height * kind.width
+    made = n * pixels * spec.scale**2 * (max(spec.channels, kind.channels) + kind.alpha)
+    if made > MAX_ELEMENTS:
+        size = f"{kind.width * spec.scale} x {kind.height * spec.scale}"
+        raise ArgumentError(f"its result of {size} pixels would have {made} bytes; valid: at most {MAX_ELEMENTS}")
+    if tiling.max_memory is None:
+        return WORKING_MEMORY if tiling.tile is None else math.inf
+    # The picture, and a network of RGBA is given a copy.
+    read = n * pixels * (3 + kind.alpha + (4 if spec.channels == 4 else 0))
+    # While the file is read, while the network works, and while the result is encoded.
+    fixed_cost = BASE_MEMORY + WEIGHT_COPIES * generator.weight_bytes + read
+    encoded = made + max(made, n * pixels * spec.scale**2 * tiling.encoding)
+    without_work = fixed_cost + max(n * kind.reading * pixels, encoded)
+    if without_work > tiling.max_memory:
+        raise _too_little(kind, _mb(without_work), tiling)
+    return tiling.max_memory - fixed_cost - made
+
+
+def memory_of(generator: Network, layout: Layout) -> float:
+    """About how many bytes the network's work on a tile takes. Raises ModelError."""
     spec, (h, w) = generator.spec, layout.tile
     activations = ARENA * generator.cost_of((h, w)).peak_bytes
     # The tile, what was made of it, and copies of both where a model of another origin wants another range.
     floats = 4 * spec.channels * h * w * (2 + 2 * spec.scale**2)
     ramps = 4 * spec.channels * layout.rows.ramp * layout.columns.length * spec.scale**2
-    return n * (activations + floats + ramps)
+    return activations + floats + ramps
 
 
 def _candidates(generator: Network, kind: Kind, tiling: Tiling) -> list[Layout]:

@@ -18,7 +18,7 @@ from edgegan.decode import Kind, Opened, Pixels, is_picture
 from edgegan.errors import ArgumentError, DataError, EdgeGANError
 from edgegan.image import U8, check_holds, encode_image, encode_png, save_pngs
 from edgegan.tiles import Layout
-from edgegan.translate import Tell, Tiling, joined, layout_of, translate_pixels
+from edgegan.translate import Tell, Tiling, joined, layout_of, sharing, translate_pixels
 
 if TYPE_CHECKING:
     from edgegan.model import Generator
@@ -45,7 +45,6 @@ class Work:
     generator: "Generator"
     tiling: Tiling
     format: str  # png, jpg or webp
-    batch: int = 8
 
     def identity(self) -> dict[str, Any]:
         """What decides a file, but for where the seams of tiles lie."""
@@ -220,10 +219,11 @@ def _groups(
 
 def _share(work: Work, kind: Kind, n: int) -> bool:
     """Whether n pictures may share a batch: that they are cut as one alone is, too."""
-    if n > work.batch or n * kind.height * kind.width > BATCH_PIXELS:
+    if n > work.tiling.batch or n * kind.height * kind.width > BATCH_PIXELS:
         return False
     try:
-        return layout_of(work.generator, kind, n, work.tiling) == layout_of(work.generator, kind, 1, work.tiling)
+        alone, together = (layout_of(work.generator, kind, held, work.tiling) for held in (1, n))
+        return alone == together and sharing(work.generator, kind, n, work.tiling) == n
     except EdgeGANError:
         return False
 

@@ -27,8 +27,7 @@ from edgegan.trainer.scoring.figure import LINE, MARGIN, SIDE
 from edgegan.trainer.scoring.figure_translated import LABEL
 from edgegan.trainer.scoring.metrics import MOST_DB, PAIRED, TRANSLATED
 from edgegan.trainer.scoring.score import score_translation
-from edgegan.trainer.scoring.translated import chosen_sources, enlarged, fitting_batch
-from edgegan.translate import Kind, Tiling, layout_of
+from edgegan.trainer.scoring.translated import chosen_sources, enlarged
 from support import Exits, save_picture
 
 N = 60
@@ -201,15 +200,6 @@ def test_pictures_too_small_for_ssim(lenet: FeatureNetwork, negative: Generator,
 
 
 def test_results_do_not_depend_on_the_batch(lenet: FeatureNetwork, tmp_path: Path) -> None:
-    """As many as share a run are cut as one alone is: of a network that takes much memory, fewer."""
-    light = edgegan.load(translators.negative(tmp_path / "light.onnx"), threads=1)
-    heavy = edgegan.load(translators.heavy(tmp_path / "heavy.onnx"), threads=1)
-    assert fitting_batch(light, (64, 64, 3), 8) == 8
-    for h, w in ((300, 200), (600, 600)):
-        alone = layout_of(heavy, Kind(h, w, 3, alpha=False), 1, Tiling())
-        n = fitting_batch(heavy, (h, w, 3), 1000)
-        assert layout_of(heavy, Kind(h, w, 3, alpha=False), n, Tiling()) == alone
-        assert layout_of(heavy, Kind(h, w, 3, alpha=False), n + 1, Tiling()) != alone
     pictures = dataset_of(tmp_path / "x.npy", translators.noisy(9, 20, 20, 3))
     mean = edgegan.load(translators.without_mean(tmp_path / "mean.onnx"), threads=1)
     reports = [score_translation(mean, pictures, pictures, lenet, batch=n, metrics=["frechet"])[0] for n in (1, 4)]

@@ -18,7 +18,7 @@ from translators import REACH, noisy, smooth
 
 from edgegan import ArgumentError, DataError, ForeignTranslator, ModelError, _backend, _pure, load
 from edgegan.tiles import Axis, blend, luminance, take
-from edgegan.translate import Kind, Tiling, layout_of, memory_of
+from edgegan.translate import WORKING_MEMORY, Kind, Tiling, layout_of, memory_of, sharing
 from support import needs_c
 
 RANDOM = np.random.default_rng(7)
@@ -158,6 +158,38 @@ def test_a_batch_is_its_pictures(tmp_path: Path) -> None:
     assert together.std() > 1
     for one, made in zip(pictures, together, strict=True):
         assert difference(generator.translate(one, tile=32, overlap=16), made).max() <= 1
+
+
+def test_an_array_of_many_pictures_takes_as_many_runs_as_it_needs(tmp_path: Path) -> None:
+    """A run of all together would need more memory than any tile leaves."""
+    generator = load(translators.heavy(tmp_path / "m.onnx"), threads=1)
+    pictures = noisy(40, 64, 96, 3)
+    kind, told = Kind(64, 96, 3, False), []
+    together = generator.translate(pictures, tell=lambda done, of: told.append((done, of)))
+    step = sharing(generator, kind, 40, Tiling())
+    assert 1 < step <= 8
+    assert told == [(i + 1, -(-40 // step)) for i in range(-(-40 // step))]
+    for one, made in zip(pictures, together, strict=True):
+        assert difference(generator.translate(one), made).max() <= 1
+    few = generator.translate(pictures[:7], batch=3, tell=lambda done, of: told.append((done, of)))
+    assert told[-1] == (3, 3)
+    assert difference(few, together[:7]).max() <= 1
+    with pytest.raises(ArgumentError, match="batch is 0; valid"):
+        generator.translate(pictures, batch=0)
+
+
+def test_as_many_share_a_run_as_are_cut_as_one_alone_is(tmp_path: Path) -> None:
+    generator = load(translators.heavy(tmp_path / "m.onnx"), threads=1)
+    for h, w in ((300, 200), (600, 600)):
+        kind = Kind(h, w, 3, alpha=False)
+        step = sharing(generator, kind, 1000, Tiling(batch=1000))
+        assert 1 <= step < 1000
+        work = memory_of(generator, layout_of(generator, kind, 1, Tiling()))
+        assert step * work <= WORKING_MEMORY < (step + 1) * work
+        held = 130 * 10**6 + 3 * generator.weight_bytes + 3 * 2 * 3 * h * w  # what three pictures take without the work
+        for runs in (1, 2, 3):
+            cap = Tiling(max_memory=int(held + (runs + 0.1) * work))
+            assert sharing(generator, kind, 3, cap) == runs
 
 
 def test_an_overlap_of_twice_the_receptive_field_gives_the_whole(backend: ModuleType, tmp_path: Path) -> None:
@@ -357,7 +389,7 @@ def test_a_smaller_cap_makes_smaller_tiles(tmp_path: Path) -> None:
     tiles = []
     for cap in (3000, 1000, 400, 250, 200):
         layout = layout_of(generator, kind, 1, Tiling(max_memory=cap * 10**6))
-        assert memory_of(generator, layout, 1) < cap * 10**6 - 130 * 10**6
+        assert memory_of(generator, layout) < cap * 10**6 - 130 * 10**6
         tiles.append(layout.tile[0])
     assert tiles == sorted(tiles, reverse=True)
     assert tiles[0] == 1400  # the picture whole

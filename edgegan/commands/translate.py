@@ -171,9 +171,9 @@ def translate(
 
     kind, format = _kind_of(inputs, output, format, overwrite)
     generator = edgegan.load(model, provider, threads, foreign=foreign)
-    tiling = Tiling(tile, overlap, max_memory, ENCODING[format])
+    tiling = Tiling(tile, overlap, max_memory, batch, ENCODING[format])
     tiling.check(generator)
-    work = Work(generator, tiling, format, batch)
+    work = Work(generator, tiling, format)
     how = f"by {name_of(model)} on {generator.provider}"
     if kind == "folder":
         _folder(work, inputs, output, overwrite, how)

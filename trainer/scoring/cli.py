@@ -178,7 +178,7 @@ def cli(
     from edgegan.trainer.scoring.score import score, score_translation
     from edgegan.trainer.scoring.sets import check_draws
     from edgegan.trainer.scoring.table import table
-    from edgegan.trainer.scoring.translated import fitting_batch, open_translation
+    from edgegan.trainer.scoring.translated import open_translation
     from edgegan.trainer.scoring.write import need_onnx, write_scores
 
     # Whatever can be found wrong before the work is found before the work.
@@ -216,8 +216,7 @@ def cli(
         if sources is None:
             report, seen = score(generator, dataset, network, n, batch=batch, per_class=per_class, **settings)
         else:
-            batch = fitting_batch(generator, sources.images.shape[1:], batch or BATCH)
-            settings |= {"paired": paired, "batch": batch}
+            settings |= {"paired": paired, "batch": batch or BATCH}
             report, seen = score_translation(generator, sources, dataset, network, n, **settings)
         if output is not None:
             from edgegan.trainer.scoring.figure import save_figure

@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgegan.decode import Kind
 from edgegan.errors import ArgumentError, DataError
 from edgegan.trainer.data import Dataset, Progress, default_root, sample_order
 from edgegan.trainer.data.pairs import check_names
 from edgegan.trainer.metrics.similarity import WINDOW, mean_absolute_error, psnr, ssim
 from edgegan.trainer.scoring.metrics import Comparison, K, Pairs
 from edgegan.trainer.scoring.sets import Model, chunk_of, few_of, see, see_real
-from edgegan.translate import WORKING_MEMORY, Network, Tiling, layout_of, memory_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +28,8 @@ I64 = NDArray[np.int64]
 class Translates(Model, Protocol):
     """Whatever turns pictures into others: a `Generator` of the task "translate", or one still in training."""
 
-    def translate(self, picture: U8) -> U8:
-        """uint8 [n, h, w, C] -> [n, h * scale, w * scale, C]."""
+    def translate(self, picture: U8, *, batch: int | None = None) -> U8:
+        """uint8 [n, h, w, C] -> [n, h * scale, w * scale, C], at most so many in a run."""
 
 
 def compare(
@@ -75,18 +73,13 @@ def compare(
         found = replace(see(network, chunks(), None, len(chosen), what, progress), pictures=np.concatenate(kept))
         return Comparison(found, real, network.name, k, pairs=_joined(likeness) if paired else None)
 
-    results = seen(partial(in_batches, generator, batch), "results")
+    results = seen(partial(generator.translate, batch=batch), "results")
     return results, seen(partial(enlarged, scale=scale), f"pictures of '{sources.name}'")
 
 
 def chosen_sources(n: int, seed: int, total: int) -> I64:
     """Positions of n of `total` sources, or of all if they are fewer: as the seed draws them, in ascending order."""
     return np.sort(sample_order(seed, 0, min(n, total), total))
-
-
-def in_batches(generator: Translates, batch: int, images: U8) -> U8:
-    """What the model makes of pictures [n, h, w, C], `batch` at a time."""
-    return np.concatenate([generator.translate(images[i : i + batch]) for i in range(0, len(images), batch)])
 
 
 def enlarged(images: U8, scale: int) -> U8:
@@ -97,16 +90,6 @@ def enlarged(images: U8, scale: int) -> U8:
     pictures = (Image.fromarray(image[..., 0] if channels == 1 else image) for image in images)
     large = [picture.resize((w * scale, h * scale), Image.Resampling.BICUBIC) for picture in pictures]
     return np.stack([np.asarray(picture).reshape(h * scale, w * scale, channels) for picture in large])
-
-
-def fitting_batch(generator: Network, shape: tuple[int, ...], most: int) -> int:
-    """How many pictures of shape (h, w, C), at most `most`, may share a run and still be cut into tiles as one alone.
-
-    So no result depends on it. Raises as `edgegan.translate.layout_of`.
-    """
-    h, w, channels = shape
-    layout = layout_of(generator, Kind(h, w, channels, alpha=False), 1, Tiling())
-    return max(1, min(most, int(WORKING_MEMORY // memory_of(generator, layout, 1))))
 
 
 def open_translation(
