@@ -1,5 +1,8 @@
 """CycleGAN and its paired sister: what they learn, from which folders, and what they refuse."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +78,27 @@ def test_without_pairs_both_ways_are_learnt(domains: tuple[Path, Path], tmp_path
     x = torch.rand(2, 1, 16, 20) * 2 - 1
     assert there(x).shape == back(x).shape == x.shape
     assert not torch.equal(there(x), back(x))
+
+
+def test_digits_get_another_style_whose_truth_was_never_shown(tmp_path: Path) -> None:
+    """benchmarks/styled_digits.py on a tiny budget: no pair is shown, but the truth of each digit is known."""
+    script = Path(__file__).parents[1] / "benchmarks" / "styled_digits.py"
+    subprocess.run([sys.executable, script, "digits", "-n", "2000"], cwd=tmp_path, check=True)
+    options = ["--width", "6", "--blocks", "1", "--batch", "4", "--lr", "2e-3", "--kimg", "0.8", "--ema-kimg", "0.1"]
+    sets = ("digits/test/styled", "--source", "digits/test/plain", "--paired", "--features", "lenet")
+    for name, *args in (
+        ("edgegan-train", "cyclegan", "--source", "digits/plain", "--data", "digits/styled", "--out", "run", *options),
+        ("edgegan-export", "run", "-o", "m.onnx"),
+        ("edgegan-score", "m.onnx", *sets, "--metrics", "l1,retrieval,frechet", "--no-floor", "--json", "scores.json"),
+    ):
+        done = command(name, *args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    made = {name: score["value"] for name, score in scores.items()}
+    untouched = {name: score["source"]["value"] for name, score in scores.items()}
+    assert made["l1"] < untouched["l1"] / 4
+    assert made["frechet"] < untouched["frechet"] / 4
+    assert made["retrieval"] > max(0.1, 10 * untouched["retrieval"])
 
 
 def test_the_losses_are_the_papers(tmp_path: Path) -> None:
