@@ -80,6 +80,9 @@ def test_terms_have_their_closed_forms(name: str) -> None:
         terms = g_phase.loss(nets, batch, END)
         assert terms.keys() == {"L1", "G"}
         assert terms["G"].item() == pytest.approx(0.25 * math.log(2))
+        for nimg, share in ((50, 0.0), (53, 0.3), (60, 1.0)):  # it rises behind the warm-up
+            terms = g_phase.loss(nets, batch, Progress(nimg, 4, 100))
+            assert terms["G"].item() == pytest.approx(0.25 * math.log(2) * share, rel=1e-5, abs=1e-7)
         assert d_phase.loss(nets, batch, START)["D"].item() == pytest.approx(math.log(2))
 
 

@@ -23,6 +23,7 @@ from edgegan.trainer.recipe import Batch, Phase, Progress
 DETAIL = 0.1
 
 WATCHES_FROM = 2 / 3  # of the warm-up: from there on D learns
+RISE = 0.1  # of the run, after the warm-up: until then what D says gains weight
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # fake, real [n, C, H, W] -> [n]
 
@@ -89,7 +90,8 @@ def paired_phases(config: Any) -> tuple[Phase, ...]:
 
     G also learns to come near the true picture, by the mean absolute difference of pixels (L1) and, if there is a
     feature network, by its distance. During the first part of the run, the warm-up, L1 is all there is for G: it starts
-    to play when its pictures are about right. D, which costs as much, has watched for the warm-up's last third by then.
+    to play when its pictures are about right. D, which costs as much, has watched for the warm-up's last third by then,
+    and may tell all pictures apart: so the weight of what it says rises from 0 over the next tenth of the run.
     Relativistic logits (Jolicoeur-Martineau 2018) suit pairs: what both pictures show cancels, and the difference in
     texture is left.
 
@@ -116,7 +118,8 @@ def paired_phases(config: Any) -> tuple[Phase, ...]:
             terms["perceptual"] = perceptual(fake, batch.real).mean() * config.perceptual_weight
         with torch.no_grad():
             real_logits = nets["D"](batch.real)
-        terms["G"] = generator_relativistic(real_logits, nets["D"](fake)) * config.adversarial_weight
+        risen = min(1.0, (t.fraction - config.warmup) / RISE)
+        terms["G"] = generator_relativistic(real_logits, nets["D"](fake)) * config.adversarial_weight * risen
         return terms
 
     return (
