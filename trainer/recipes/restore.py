@@ -72,7 +72,7 @@ class Config:
     warmup: float = option(0.2, "share of the run in which G learns from L1 alone", low=0, high=1)
     l1_weight: float = option(1.0, "weight of the absolute difference of pixels", low=0, high=1e6)
     perceptual_weight: float = option(1.0, "weight of the distance in a feature network", low=0, high=1e6)
-    adversarial_weight: float = option(0.1, "weight of what D says", low=0, high=1e6)
+    adversarial_weight: float = option(0.02, "weight of what D says", low=0, high=1e6)
     perceptual: str = option("", "feature network for the loss, its name or file; empty: none", file=True)
     ema_kimg: float = option(10.0, "half-life of G's moving average in thousands of images", low=0, high=1e6)
 
