@@ -19,7 +19,7 @@ from edgegan.devices import AUTO, default_threads, onnxruntime
 from edgegan.errors import ArgumentError, ModelError, one_line
 from edgegan.gate import Cost, Graph, check
 from edgegan.image import blank_sheet, to_float, to_uint8
-from edgegan.session import open_session, read_file, spec_of
+from edgegan.session import BATCH, open_session, read_file, spec_of
 from edgegan.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 BUILT_INS = {name: Path(__file__).parent / "models" / f"{name}.onnx" for name in ("digits", "fashion")}
 BUILT_IN = BUILT_INS["digits"]  # without a name
-BATCH = 8  # as fast as more, in less memory; fixed, so that pictures do not change with how many are asked for
 MAX_COUNT = 10**12
 ON_CUDA = ("cuda", "tensorrt")
 

@@ -19,8 +19,9 @@ from edgegan._files import resumable_write, shared_folder, write_all, write_whol
 from edgegan._folder import enter
 from edgegan._order import in_order
 from edgegan.image import U8, columns_of, comfortable_zoom, encode_image, save_image, save_pngs
-from edgegan.model import BATCH, Generator
+from edgegan.model import Generator
 from edgegan.provenance import Grid, Provenance
+from edgegan.session import BATCH
 
 MANIFEST = "samples.json"  # what the pictures in a folder are, so that no others come among them
 GAP = 2  # pixels between the pictures of a grid

@@ -21,6 +21,7 @@ LIGHT = 2**23
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
     "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"},
 }
+BATCH = 8  # as fast as more, in less memory; fixed, so that pictures do not change with how many are asked for
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from edgegan.decode import Kind, Opened, Pixels, complaint, from_pillow
 from edgegan.errors import ArgumentError, DataError, ModelError
 from edgegan.image import F32, MAX_ELEMENTS, U8
-from edgegan.model import BATCH
+from edgegan.session import BATCH
 from edgegan.tiles import Axis, Layout, luminance, stitch
 
 if TYPE_CHECKING:

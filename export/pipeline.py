@@ -24,7 +24,8 @@ from edgegan.export.quality import Judge, Limit, Quality
 from edgegan.export.report import Distance, Report, picture_of, write
 from edgegan.export.verify import TOLERANCE, parity, size_parity
 from edgegan.image import to_uint8
-from edgegan.model import BATCH, inputs_of, load
+from edgegan.model import inputs_of, load
+from edgegan.session import BATCH
 from edgegan.spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -127,7 +127,8 @@ def _measure(generator: "Generator", batch: int, seconds: float) -> dict[str, An
 
 def _bulk(model: str | None, provider: str, threads: int, seconds: float) -> dict[str, Any] | None:
     """How fast `load(bulk=True)` draws for some seconds; None if that is no other way here."""
-    from edgegan.model import BATCH, MAX_COUNT
+    from edgegan.model import MAX_COUNT
+    from edgegan.session import BATCH
 
     generator = edgegan.load(model, provider, threads, bulk=True)
     if generator.callers == 1:

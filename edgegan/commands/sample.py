@@ -141,7 +141,7 @@ def sample(
     chunks which model, seed, index and label drew it.
     """
     from edgegan import output as out
-    from edgegan.model import BATCH
+    from edgegan.session import BATCH
 
     # Whatever can be found wrong before the work is found before the work.
     kind, format = _kind_of(output, format)

@@ -171,7 +171,7 @@ def cli(
     """
     if threads is not None:  # before NumPy is imported, and reads it
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
-    from edgegan.model import BATCH
+    from edgegan.session import BATCH
     from edgegan.trainer.data import open_dataset
     from edgegan.trainer.scoring.measure import chosen_metrics, metrics_of
     from edgegan.trainer.scoring.metrics import METRICS

@@ -9,7 +9,7 @@ import numpy as np
 
 import edgegan
 from edgegan.errors import ArgumentError
-from edgegan.model import BATCH
+from edgegan.session import BATCH
 from edgegan.trainer.data import Dataset, Progress
 from edgegan.trainer.metrics.classes import accuracy, class_distances
 from edgegan.trainer.metrics.inception import SHA256
