@@ -3,7 +3,7 @@
     pip install resvg-py                                                  # and node with npm
     python benchmarks/cartoon_faces.py faces
     python benchmarks/cartoon_faces.py faces-test -n 500 --seed 1
-    edgegan-train restore --data faces --mirror --kimg 60 --out faces-run
+    edgegan-train restore --data faces --mirror --kimg 60 --warmup 0.6 --out faces-run
     edgegan-export faces-run -o restore.onnx
     python benchmarks/restore.py restore.onnx --true faces-test --superres sharper.onnx --features nsfw.onnx
 
@@ -34,7 +34,8 @@ from edgegan.image import save_image
 from edgegan.trainer.degrade import GFPGAN
 from edgegan.trainer.metrics.features import open_features
 from edgegan.trainer.metrics.similarity import psnr, ssim
-from edgegan.trainer.recipes.restore import PAPER_SIDE
+from edgegan.trainer.recipe import DataShape
+from edgegan.trainer.recipes.restore import Config, complete
 
 SHOWN = 8  # pictures a row, each enlarged ZOOM times
 ZOOM = 2
@@ -63,7 +64,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path, metavar="RESTORE.onnx", help="of edgegan-export")
     parser.add_argument("--true", type=Path, required=True, metavar="FOLDER", help="of .png of one size")
-    parser.add_argument("--superres", type=Path, action="append", default=[], metavar="FILE.onnx")
+    parser.add_argument(
+        "--superres", type=Path, action="append", default=[], metavar="FILE.onnx", help="may be repeated"
+    )
     parser.add_argument("--strength", type=float, default=0, help="of the degradation (default: the recipe's)")
     parser.add_argument("--features", help="the network of the distance: an .onnx file, as of edgegan-score")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="rows: degraded, made by each, true")
@@ -77,7 +80,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     true = pictures_of(options.true)
     _, height, width, _ = true.shape
-    strength = options.strength or min(1.0, min(height, width) / PAPER_SIDE) ** 0.5
+    strength = complete(Config(strength=options.strength), DataShape(height, width, 3)).strength
     sources = degraded(true, GFPGAN(strength))
     network = open_features(options.features) if options.features else None
 

@@ -148,8 +148,8 @@ def score_translation(
     """Score what a model makes of sources against a data set, beside these sources as they are.
 
     n: how many sources to take, or all if they are fewer; `seed` draws which. paired: source i should become picture i
-    of the data, so that results are compared with it, too. batch: pictures a run of the model, at
-    most. The rest is as for `score`, but the names of metrics: those of `metrics_of(paired)`.
+    of the data, so that results are compared with it, too. batch: pictures a run of the model, at most.
+    The rest is as for `score`, but the names of metrics: those of `metrics_of(paired)`.
 
     Raises as `score`, and DataError for pairs of which some lack a partner.
     """
