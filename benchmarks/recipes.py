@@ -1,17 +1,20 @@
 """What each recipe makes of real pictures: its cost, score, speed and samples, as tables and pictures.
 
-    python benchmarks/recipes.py measure RUN... --results FOLDER   # exports each run, scores it, draws its pictures
-    python benchmarks/recipes.py time --results FOLDER             # all of them by turns; wants an idle machine
-    python benchmarks/recipes.py show --results FOLDER             # the table in Markdown, and pareto.png
+    python benchmarks/recipes.py measure RUN... --models FOLDER   # exports each run, scores it, draws its pictures
+    python benchmarks/recipes.py time --models FOLDER             # all of FOLDER by turns; wants an idle machine
+    python benchmarks/recipes.py show                             # the page's tables; pareto.png and curves.png
 
-RUN is a finished folder of edgegan-train. FOLDER gets, for each, NAME.onnx and NAME-int8.onnx, NAME-samples.png,
-NAME-walk.png and NAME.json, where NAME is that of RUN's folder. Scores are of 10,000 drawn pictures in the features of
---features, by default lenet for digits and lenet-fashion for garments. Times are the shortest of many rounds on one
-thread, of the float32 file as torch exported it, the lowered one and the int8 one.
+RUN is a folder of edgegan-train, finished or stopped. FOLDER gets, for each, NAME.onnx and NAME-int8.onnx;
+--results, by default docs/recipes, NAME.json, NAME-samples.png and NAME-walk.png, where NAME is that of RUN's folder.
+Scores are of 10,000 drawn pictures in the features of --features, by default lenet for digits and lenet-fashion for
+garments. Times are the shortest of many rounds on one thread, of the float32 file as torch exported it, the lowered one
+and the int8 one. Beside them the built-in model of digits is always timed: over its time, those of different days
+compare.
 """
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -28,14 +31,17 @@ import edgegan
 from edgegan.devices import processor
 from edgegan.image import grid
 from edgegan.model import inputs_of
+from edgegan.trainer import recipes
 from edgegan.trainer.dryrun import macs_of_drawing
 from edgegan.trainer.report import command_of
 from edgegan.trainer.run import Run
 
 FORMS = {"plain": "-plain", "lowered": "", "int8": "-int8"}  # how the file of each form ends
-DRAWN, GRID, STEPS, ROWS = 10_000, 64, 10, 10
+RESULTS = Path(__file__).parents[1] / "docs" / "recipes"
+DRAWN, COLUMNS, ROWS = 10_000, 10, 8  # pictures that are scored; pictures that are shown, but a row for each class
 ROUNDS, SHORTEST = 30, 0.02  # of timing; seconds of a round at least
 BATCHES = (1, 64)
+YARDSTICK = "digits"  # the built-in model
 SCORES = ("frechet", "precision", "recall", "class-accuracy")
 
 
@@ -49,23 +55,28 @@ def command(*words: object) -> str:
 # One run ------------------------------------------------------------------------------------------
 
 
-def measure(folder: Path, results: Path, features: list[str], psi: float) -> None:
+def measure(folder: Path, models: Path, results: Path, features: list[str], psi: float) -> None:
     """Everything about one run but its speed."""
     run, name = Run.open(folder), folder.resolve().name
-    files = {form: results / f"{name}{end}.onnx" for form, end in FORMS.items()}
+    files = {form: models / f"{name}{end}.onnx" for form, end in FORMS.items()}
     command("edgegan-export", folder, "-o", files["plain"], "--lower", "none", "--no-measure")
     command("edgegan-export", folder, "-o", files["lowered"], "--no-measure")
-    command("edgegan-export", folder, "-o", files["int8"], "--precision", "int8", "--no-measure")
-    data = ["--fit", run.settings.data.fit, "-n", DRAWN, "--json", "-"]
-    score = ["edgegan-score", files["lowered"], run.settings.data.source, *features, *data]
-    scored = json.loads(command(*score))
-    int8 = json.loads(command("edgegan-score", files["int8"], run.settings.data.source, *features, *data, "--no-floor"))
+    wanted = ",".join(SCORES if run.settings.data.classes else SCORES[:-1])
+    data = [run.settings.data.source, *features, "--fit", run.settings.data.fit, "-n", DRAWN]
+    data += ["--metrics", wanted, "--json", "-"]
+    scores = {"float32": json.loads(command("edgegan-score", files["lowered"], *data))}
+    network = scores["float32"]["features"]["name"]
+    # Garments cost more in 8 bits than the default limit allows.
+    int8 = ["--precision", "int8", "--max-quality-loss"]
+    int8 += ["10%,25dB", "--features", network] if network.startswith("lenet") else ["25dB"]
+    command("edgegan-export", folder, "-o", files["int8"], *int8, "--no-measure")
+    scores["int8"] = json.loads(command("edgegan-score", files["int8"], *data, "--no-floor"))
     with torch.device("meta"):
         nets = run.build()
         drawing = run.recipe.export_module(nets)
-    last = json.loads(run.log.read_text(encoding="utf-8").splitlines()[-1])
-    draw_samples(files["lowered"], results / f"{name}-samples.png", psi)
-    draw_walk(files["lowered"], results / f"{name}-walk.png", psi)
+    log = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
+    draw_samples(files["int8"], results / f"{name}-samples.png", psi)
+    draw_walk(files["int8"], results / f"{name}-walk.png", psi)
     record = {
         "name": name,
         "recipe": run.settings.recipe,
@@ -74,12 +85,17 @@ def measure(folder: Path, results: Path, features: list[str], psi: float) -> Non
         "classes": len(run.settings.data.classes),
         "parameters": sum(parameter.numel() for parameter in drawing.parameters()),
         "macs": macs_of_drawing(run, nets),
-        "kimg": last["kimg"],
-        "hours": last["seconds"] / 3600,
+        "asked_kimg": run.config.kimg,
+        "kimg": log[-1]["kimg"],
+        "hours": log[-1]["seconds"] / 3600,
+        "processor": processor(),
         "bytes": {form: path.stat().st_size for form, path in files.items()},
-        "scores": scored,
-        "int8": int8,
+        "features": network,
+        "scores": {form: {name: score["value"] for name, score in of["scores"].items()} for form, of in scores.items()},
+        "floor": {name: score["floor"]["value"] for name, score in scores["float32"]["scores"].items()},
+        "curve": [[line["kimg"], line["score"]["frechet"]] for line in log if "frechet" in line.get("score", {})],
         "command": training_command(run),
+        "int8": int8,
     }
     (results / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -90,154 +106,201 @@ def training_command(run: Run) -> str:
 
 
 def draw_samples(path: Path, picture: Path, psi: float) -> None:
-    """64 samples, for a model with classes a class in each column."""
+    """Rows of samples, for a model with classes a class in each column."""
     generator = edgegan.load(path)
-    labels = [i % min(8, len(generator.spec.classes)) for i in range(GRID)] if generator.spec.classes else None
-    zoom = max(1, 56 // generator.spec.image_size[0])
+    classes = min(COLUMNS, len(generator.spec.classes)) or COLUMNS
+    labels = [i % classes for i in range(ROWS * classes)] if generator.spec.classes else None
     style = psi if generator.spec.style else None
-    save(generator.grid(GRID, labels=labels, columns=8, zoom=zoom, psi=style), picture)
+    sheet = generator.grid(ROWS * classes, labels=labels, columns=classes, zoom=zoom_of(generator), psi=style)
+    save(sheet, picture)
 
 
 def draw_walk(path: Path, picture: Path, psi: float) -> None:
     """Rows of pictures between two latents: one a class where there are classes, else each with its own two."""
     generator = edgegan.load(path)
     spec = generator.spec
-    rows = min(ROWS, len(spec.classes)) or ROWS // 2
     shown = []
-    for row in range(rows):
+    for row in range(min(COLUMNS, len(spec.classes)) or ROWS):
         seeds, label = ((0, 1), row) if spec.classes else ((2 * row, 2 * row + 1), None)
-        frames = generator.walk(seeds, STEPS - 1, loop=False, label=label, psi=psi if spec.style else None)
+        frames = generator.walk(seeds, COLUMNS - 1, loop=False, label=label, psi=psi if spec.style else None)
         shown += list(frames)
-    zoom = max(1, 56 // spec.image_size[0])
-    save(grid(np.stack(shown), columns=STEPS, zoom=zoom), picture)
+    save(grid(np.stack(shown), columns=COLUMNS, zoom=zoom_of(generator)), picture)
+
+
+def zoom_of(generator: edgegan.Generator) -> int:
+    """How many times small pictures are enlarged, to be seen."""
+    return max(1, 56 // generator.spec.image_size[0])
 
 
 def save(sheet: np.ndarray, path: Path) -> None:
-    """As PNG of at most 256 colours: these pictures are shown in docs."""
+    """As PNG of at most 64 colours: these pictures are shown in docs."""
     image = Image.fromarray(sheet[..., 0] if sheet.shape[2] == 1 else sheet)
-    (image if image.mode == "L" else image.quantize(256)).save(path, optimize=True)
+    image.quantize(64).save(path, optimize=True)
 
 
 # All of them --------------------------------------------------------------------------------------
 
 
-def time_all(results: Path) -> None:
-    """Seconds an image of every model at each batch: the best of rounds in which all have their turn."""
-    models = {
-        (record["name"], form): edgegan.load(results / f"{record['name']}{end}.onnx", threads=1)
-        for record in records(results)
-        for form, end in FORMS.items()
-    }
-    best: dict[str, dict[str, dict[str, float]]] = {}
+def time_all(models: Path, results: Path) -> None:
+    """Seconds an image of every model at each batch, into its record: the best of rounds with a turn for each."""
+    timed = [record for record in records(results) if (models / f"{record['name']}.onnx").exists()]
+    sessions = {(YARDSTICK, "int8"): edgegan.load(threads=1)}
+    for record in timed:
+        for form, end in FORMS.items():
+            sessions[record["name"], form] = edgegan.load(models / f"{record['name']}{end}.onnx", threads=1)
+    best: dict[tuple[str, str], dict[str, float]] = {key: {} for key in sessions}
     for batch in BATCHES:
-        feeds = {key: inputs_of(model.spec, 0, batch) for key, model in models.items()}
+        feeds = {key: inputs_of(model.spec, 0, batch) for key, model in sessions.items()}
         for _ in range(ROUNDS):
-            for (name, form), model in models.items():
+            for key, model in sessions.items():
                 start, runs = time.perf_counter(), 0
                 while runs == 0 or time.perf_counter() - start < SHORTEST:
-                    model.run(feeds[name, form])
+                    model.run(feeds[key])
                     runs += 1
                 took = (time.perf_counter() - start) / runs / batch
-                place = best.setdefault(name, {}).setdefault(form, {})
-                place[str(batch)] = min(took, place.get(str(batch), np.inf))
-    text = json.dumps({"processor": processor(), "seconds": best}, indent=1)
-    (results / "times.json").write_text(text + "\n", encoding="utf-8")
+                best[key][str(batch)] = min(took, best[key].get(str(batch), np.inf))
+    for record in timed:
+        seconds = {form: best[record["name"], form] for form in FORMS}
+        record["time"] = {"processor": processor(), "seconds": seconds, YARDSTICK: best[YARDSTICK, "int8"]}
+        (results / f"{record['name']}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def records(results: Path) -> list[dict[str, Any]]:
     """What was measured, by data and recipe."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
-    return sorted((r for r in found if "recipe" in r), key=lambda r: (r["data"], r["recipe"], r["name"]))
+    return sorted(found, key=lambda r: (r["size"], r["data"], r["recipe"], r["name"]))
 
 
 def show(results: Path) -> None:
-    """The table, and the picture of distance over time."""
-    times_path = results / "times.json"
-    times = json.loads(times_path.read_text(encoding="utf-8")) if times_path.exists() else {"seconds": {}}
-    print("| run | data | parameters of G | MMACs | kimg | hours | " + " | ".join(SCORES), end="")
-    print(" | int8 frechet | us an image: float32, lowered, int8 | the same, batch 64 | int8 kB |")
-    print("|---|---|---:|---:|---:|---:|" + "---:|" * (len(SCORES) + 4))
+    """The table, a section for each run, and the picture of distance over time."""
+    print(
+        "| run | paper | data | parameters of G | multiply-adds | kimg | CPU hours | Fréchet distance: float32, int8 "
+        "(real) | ms an image: float32, int8 | int8 over `digits` | int8 kB |"
+    )
+    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for record in records(results):
         height, width, channels = record["size"]
+        float32, int8 = (record["scores"][form]["frechet"] for form in ("float32", "int8"))
         cells = [
-            record["name"],
-            f"{record['data']} {width}x{height}x{channels}",
+            f"[{record['name']}](#{record['name']})",
+            paper_of(record["recipe"]),
+            f"{record['data']} {width}x{height}{' in colour' if channels == 3 else ''}",
             f"{record['parameters']:,}",
-            f"{record['macs'] / 1e6:.2f}",
-            f"{record['kimg']:g}",
+            f"{record['macs'] / 1e6:.2f} M",
+            f"{record['kimg']:.0f}",
             f"{record['hours']:.1f}",
-            *(value_of(record["scores"], name) for name in SCORES),
-            value_of(record["int8"], "frechet"),
-            *(microseconds(times["seconds"].get(record["name"], {}), str(batch)) for batch in BATCHES),
+            f"{float32:.3g}, {int8:.3g} ({record['floor']['frechet']:.2g}) {record['features']}",
+            *times_of(record),
             f"{record['bytes']['int8'] / 1000:.0f}",
         ]
         print("| " + " | ".join(cells) + " |")
-    print()
     for record in records(results):
-        print(f"- {record['name']}: `{record['command']}`")
-    if times["seconds"]:
-        print(f"\nTimes on {times['processor']}.")
-        draw_pareto(results, times["seconds"])
+        print_section(record)
+    timed, scored = ([r for r in records(results) if r.get(name)] for name in ("time", "curve"))
+    if timed:
+        draw_pareto(timed, results / "pareto.png")
+    if scored:
+        draw_curves(scored, results / "curves.png")
 
 
-def value_of(report: dict[str, Any], name: str) -> str:
-    score = report["scores"].get(name)
-    return "" if score is None else f"{score['value']:.4g}"
+def paper_of(recipe: str) -> str:
+    """Author and year of the paper that the recipe names first."""
+    found = re.search(r"Papers?[^:]*: ([\w-]+)(, [\w-]+)* (\d{4}),", recipes.describe(recipe).paper.replace("\n", " "))
+    if found is None:
+        raise SystemExit(f"recipe {recipe} names no paper")
+    return f"{found[1]}{' et al.' if found[2] else ''} {found[3]}"
 
 
-def microseconds(times: dict[str, dict[str, float]], batch: str) -> str:
-    return ", ".join(f"{times[form][batch] * 1e6:.0f}" for form in FORMS if form in times)
+def times_of(record: dict[str, Any]) -> tuple[str, str]:
+    """Milliseconds an image, one at a time; and those of int8 over the built-in model's of digits."""
+    if "time" not in record:
+        return "", ""
+    seconds = record["time"]["seconds"]
+    plain, int8 = (seconds[form]["1"] for form in ("plain", "int8"))
+    return f"{plain * 1e3:.3f}, {int8 * 1e3:.3f}", f"{int8 / record['time'][YARDSTICK]['1']:.1f}"
 
 
-def draw_pareto(results: Path, times: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Frechet distance over the time of an image, a panel for each data set and network."""
+def print_section(record: dict[str, Any]) -> None:
+    """The pictures, the scores and the three commands of a run."""
+    name = record["name"]
+    print(f"\n### {name}\n\n![samples](recipes/{name}-samples.png) ![a walk](recipes/{name}-walk.png)\n")
+    print("| | " + " | ".join(SCORES) + " |\n|---|" + "---:|" * len(SCORES))
+    rows = {"float32": record["scores"]["float32"], "int8": record["scores"]["int8"], "real": record["floor"]}
+    for form, values in rows.items():
+        cells = ["" if values.get(score) is None else f"{values[score]:.4g}" for score in SCORES]
+        print(f"| {form} | " + " | ".join(cells) + " |")
+    if record["kimg"] < 0.99 * record["asked_kimg"]:
+        print(f"\nStopped at {record['kimg']:.0f} kimg.")
+    print(f"\n```sh no-test\n{record['command']}")
+    print(f"edgegan-export {name} -o {name}.onnx {shlex.join(record['int8'])}")
+    print(f"edgegan sample {name}.onnx -n 64 -o {name}.png\n```")
+
+
+def panels_of(members: list[dict[str, Any]]) -> tuple[Any, list[tuple[Any, list[dict[str, Any]]]]]:
+    """A figure with a panel for each data set and network, and each panel's records."""
     from matplotlib.figure import Figure
 
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in records(results):
-        if record["name"] in times and "frechet" in record["scores"]["scores"]:
-            network = record["scores"]["features"]["name"]
-            groups.setdefault((record["data"], network), []).append(record)
+    for record in members:
+        groups.setdefault((record["data"], record["features"]), []).append(record)
     figure = Figure(figsize=(5 * len(groups), 4.2), layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
-    for ax, ((data, network), members) in zip(axes, groups.items(), strict=True):
-        for index, record in enumerate(members):
+    for ax, ((data, network), group) in zip(axes, groups.items(), strict=True):
+        ax.axhline(group[0]["floor"]["frechet"], color="grey", linestyle=":", label="real pictures")
+        ax.set(yscale="log", ylabel=f"Fréchet distance to real pictures ({network})", title=data)
+        ax.grid(alpha=0.3, which="both")
+    return figure, list(zip(axes, groups.values(), strict=True))
+
+
+def draw_pareto(timed: list[dict[str, Any]], path: Path) -> None:
+    """Frechet distance over the time of an image."""
+    figure, panels = panels_of(timed)
+    for ax, group in panels:
+        for index, record in enumerate(group):
             for form, marker in (("plain", "s"), ("lowered", "^"), ("int8", "o")):
-                report = record["int8"] if form == "int8" else record["scores"]
-                x = times[record["name"]][form]["1"] * 1e3
-                y = report["scores"]["frechet"]["value"]
+                x = record["time"]["seconds"][form]["1"] / record["time"][YARDSTICK]["1"]
+                y = record["scores"]["int8" if form == "int8" else "float32"]["frechet"]
                 label = record["name"] if form == "int8" else None
                 ax.plot(x, y, marker, color=f"C{index}", label=label, markersize=6)
-        ax.set(xscale="log", yscale="log", xlabel="ms an image, one at a time, one thread", title=f"{data}, {network}")
-        ax.set_ylabel("Frechet distance to real pictures")
-        ax.grid(alpha=0.3, which="both")
+        ax.set(xscale="log", xlabel="time of an image over that of the built-in digits")
         ax.legend(fontsize=8, title="square: as exported, triangle: lowered, circle: int8", title_fontsize=7)
-    figure.savefig(results / "pareto.png", dpi=110)
+    figure.savefig(path, dpi=100)
+
+
+def draw_curves(scored: list[dict[str, Any]], path: Path) -> None:
+    """Frechet distance over the images shown, of the runs that were scored while they trained."""
+    figure, panels = panels_of(scored)
+    for ax, group in panels:
+        for index, record in enumerate(group):
+            ax.plot(*zip(*record["curve"], strict=True), ".-", color=f"C{index}", label=record["name"])
+        ax.set(xlabel="kimg shown")
+        ax.legend(fontsize=8)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, dest="command")
-    one = commands.add_parser("measure", help="export, score and draw finished runs")
+    one = commands.add_parser("measure", help="export, score and draw runs")
     one.add_argument("runs", nargs="+", type=Path)
     one.add_argument("--features", metavar="NAME|FILE", help="as of edgegan-score")
     one.add_argument("--preparation", metavar="JSON", help="as of edgegan-score")
     one.add_argument("--psi", type=float, default=0.7, help="of what is shown (default: %(default)s)")
-    for each in (
-        one,
-        commands.add_parser("time", help="time all"),
-        commands.add_parser("show", help="print the table"),
-    ):
-        each.add_argument("--results", type=Path, required=True)
+    timing = commands.add_parser("time", help="time all")
+    for each in (one, timing):
+        each.add_argument("--models", type=Path, required=True, help="where the exported files are kept")
+    for each in (one, timing, commands.add_parser("show", help="print the table")):
+        each.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     if options.command == "measure":
+        options.models.mkdir(parents=True, exist_ok=True)
         given = {"--features": options.features, "--preparation": options.preparation}
         features = [word for flag, value in given.items() if value for word in (flag, value)]
         for folder in options.runs:
-            measure(folder, options.results, features, options.psi)
+            measure(folder, options.models, options.results, features, options.psi)
     elif options.command == "time":
-        time_all(options.results)
+        time_all(options.models, options.results)
     else:
         show(options.results)
 
