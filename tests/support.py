@@ -112,6 +112,11 @@ GENERATORS = [name for name in recipes.names() if not translates(name)]
 TRANSLATORS = [name for name in recipes.names() if translates(name)]
 
 
+def always(*some: str) -> list[Any]:
+    """All recipes, to parametrise a test: it runs with these every time, with the others among the slow tests."""
+    return [name if name in some else pytest.param(name, marks=pytest.mark.slow) for name in recipes.names()]
+
+
 def options_of(recipe: str, source: object) -> list[str]:
     """What a command needs beside --data for a quick training: smaller nets, and a source set."""
     words = ["--source", str(source)] if recipes.describe(recipe).takes_source else []

@@ -49,6 +49,7 @@ def dcgan_checkpoint(path: Path, prefix: str = "") -> None:
     torch.save(OrderedDict((prefix + name, value) for name, value in state.items()), path)
 
 
+@pytest.mark.slow
 def test_the_page_as_it_stands(tmp_path: Path) -> None:
     dcgan_checkpoint(tmp_path / "netG_epoch_24.pth", prefix="module.")
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -109,6 +110,7 @@ class Net(nn.Module):
         return torch.tanh(self.out(x))
 
 
+@pytest.mark.slow
 def test_a_module_that_trains_on_is_left_as_it_is(tmp_path: Path) -> None:
     net = Net(parametrizations.spectral_norm).double()
     net(torch.randn(4, 8).double()).sum().backward()

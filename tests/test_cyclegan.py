@@ -80,6 +80,7 @@ def test_without_pairs_both_ways_are_learnt(domains: tuple[Path, Path], tmp_path
     assert not torch.equal(there(x), back(x))
 
 
+@pytest.mark.slow
 def test_digits_get_another_style_whose_truth_was_never_shown(tmp_path: Path) -> None:
     """benchmarks/styled_digits.py on a tiny budget: no pair is shown, but the truth of each digit is known."""
     script = Path(__file__).parents[1] / "benchmarks" / "styled_digits.py"

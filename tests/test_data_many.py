@@ -203,7 +203,7 @@ def test_grey_until_the_last_picture(folder):
 # Memory -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("kind", ["zip", pytest.param("tar", marks=pytest.mark.slow)])
 def test_an_open_set_holds_little_for_each_picture(tmp_path, kind):
     count, picture = 20_000, save_picture(tmp_path / "a.png").read_bytes()
     path = tmp_path / f"set.{kind}"

@@ -16,7 +16,7 @@ from edgegan.trainer.data import Dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, Progress
 from edgegan.trainer.run import Run
-from support import BIN, TINY, command, equal, make_run, result_of, sets_of, train
+from support import BIN, TINY, always, command, equal, make_run, result_of, sets_of, train
 
 
 def test_pieces_of_a_batch_add_up_to_it(dataset: Dataset, tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_pieces_of_a_batch_add_up_to_it(dataset: Dataset, tmp_path: Path) -> Non
     assert not equal(state["nets"], pieces["nets"])  # it did take another way
 
 
-@pytest.mark.parametrize("recipe", recipes.names())
+@pytest.mark.parametrize("recipe", always("dcgan", "edge"))
 def test_pieces_of_a_batch_resume_exactly(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     whole, parts = (make_run(tmp_path / name, dataset, recipe, micro_batch=6, mirror=True) for name in ("a", "b"))
     train(whole, dataset)
@@ -190,6 +190,7 @@ def test_sigterm_stops_in_order_and_says_how_to_go_on(pictures: Path, tmp_path: 
     assert "Not finished" in (run / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_training_needs_no_shared_memory(pictures: Path, tmp_path: Path) -> None:
     """Its workers are threads: a full /dev/shm, in a mount namespace of its own here, is nothing to them."""
     script = (
@@ -203,6 +204,7 @@ def test_training_needs_no_shared_memory(pictures: Path, tmp_path: Path) -> None
     assert "done: 0.064 kimg" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_training_in_one_line_and_it_goes_on_later(
     pictures: Path, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_any_checkpoint_that_is_there_can_be_exported(run: Run, tmp_path: Path) 
         assert says in failed.stderr
 
 
+@pytest.mark.slow
 def test_command_without_lowering_writes_the_same_bytes_each_time(run: Run, tmp_path: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
         shown = command("edgegan-export", run.folder, "-o", tmp_path / name, "--lower", "none", "--no-measure")

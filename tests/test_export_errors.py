@@ -264,6 +264,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     output = tmp_path / "out" / "m.onnx"

@@ -502,7 +502,7 @@ CASES = [
     ("dcgan", DataShape(28, 28, 1)),
     ("dcgan", DataShape(28, 28, 3)),
     ("dcgan", DataShape(32, 32, 3)),
-    ("stylegan", DataShape(32, 32, 3, ("a", "b"))),
+    pytest.param("stylegan", DataShape(32, 32, 3, ("a", "b")), marks=pytest.mark.slow),
 ]
 
 

@@ -22,7 +22,7 @@ from support import BIN, equal, options_of, result_of, sets_of, train
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = ("--kimg", "0.064", "--batch", "16", "--log-kimg", "0.016", "--sample-kimg", "0.032", "--precision", "fp32")
-QUICK = ("dcgan", "edge", "cyclegan")  # one with batch norm and dropout, one without, one with a pool of pictures
+QUICK = ("dcgan",)  # batch norm and dropout see the whole batch
 LONG = ("--kimg", "4", "--batch", "16", "--log-kimg", "0.016", "--sample-kimg", "100", "--precision", "fp32")
 
 
@@ -103,6 +103,7 @@ def test_as_many_processes_as_you_like_make_the_same_losses(
         assert torch.allclose(state["nets"][name].float(), value.float(), rtol=1e-3, atol=8 * alone.config.lr), name
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_others_with_a_checkpoint_and_resume_goes_on(pictures: Path, tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     args = ("dcgan", "--data", pictures)
@@ -126,6 +127,7 @@ def test_a_rank_that_dies_ends_the_others_with_a_checkpoint_and_resume_goes_on(p
     assert [name for name in state if not equal(state[name], expected[name])] == []
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_all_in_order(pictures: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with running(torchrun(2, "edge", "--data", pictures, "--out", run, *LONG)) as process:
@@ -152,7 +154,13 @@ def test_torchrun_restarts_a_run_that_lost_a_process(pictures: Path, tmp_path: P
     assert Run.open(run).read_log()[-1]["nimg"] == 400
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM]])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGINT],
+        *(pytest.param(other, marks=pytest.mark.slow) for other in ([signal.SIGINT] * 2, [signal.SIGTERM])),
+    ],
+)
 def test_a_signal_to_the_whole_group_with_workers(
     signals: list[signal.Signals], pictures: Path, tmp_path: Path
 ) -> None:

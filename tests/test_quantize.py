@@ -91,7 +91,9 @@ def kernels(model: onnx.ModelProto, tmp_path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
 
 
-@pytest.mark.parametrize("spec", [SPEC, LABELLED], ids=["plain", "classes"])
+@pytest.mark.parametrize(
+    "spec", [pytest.param(SPEC, id="plain", marks=pytest.mark.slow), pytest.param(LABELLED, id="classes")]
+)
 def test_int8_computes_in_integers_and_passes_every_proof(spec: ModelSpec, tmp_path: Path) -> None:
     made = export_generator(
         Net(len(spec.classes)), spec, tmp_path / "m.onnx", precision="int8", lower="fixed", report=tmp_path / "r.md"
@@ -246,6 +248,7 @@ def test_made_up_ranges_make_the_same_graph() -> None:
     assert sorted(n.op_type for n in fake.graph.node) == sorted(n.op_type for n in real.graph.node)
 
 
+@pytest.mark.slow
 def test_fp16_is_half_the_file_and_passes_every_proof(tmp_path: Path) -> None:
     made = export_generator(Net(), SPEC, tmp_path / "m.onnx", precision="fp16")
     assert made.written().file_bytes < 0.6 * made.variants[0].file_bytes
@@ -278,6 +281,7 @@ def test_bad_limits(text: str) -> None:
         Limit.parse(text)
 
 
+@pytest.mark.slow
 def test_a_distance_decides_where_it_is_measured() -> None:
     data, network = open_dataset("digits"), open_features("lenet")
     judge = Judge(exported(), SPEC, Limit(share=0.05), data, network)

@@ -186,6 +186,7 @@ def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None
     assert any("'`a|b` *c* <i>.onnx'" in code for code in page.texts["code"])
 
 
+@pytest.mark.slow
 def test_the_command_of_the_page_makes_the_same_run(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
     config = {"kimg": 0.032, "batch": 8, "width": 0.5}  # a set of pictures has a width, too
     run = make_run(tmp_path / "a run", dataset, "edge", str(pictures), config=config, seed=2**63 + 1)

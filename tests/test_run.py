@@ -14,7 +14,7 @@ from edgegan.trainer.run import Run
 from support import TINY, command, equal, make_run, result_of, train
 
 
-@pytest.mark.parametrize("keep", [0, 1000])
+@pytest.mark.parametrize("keep", [pytest.param(0, marks=pytest.mark.slow), 1000])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
     keep: int, pictures: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -30,6 +30,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
     assert equal(result_of(run), expected)
 
 
+@pytest.mark.slow
 def test_without_a_whole_checkpoint_nothing_is_begun_anew(pictures: Path, dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
     train(run, dataset)
@@ -66,6 +67,7 @@ def test_a_crash_between_checkpoints_loses_nothing(recipe: str, dataset: Dataset
     assert equal(result_of(run), expected)
 
 
+@pytest.mark.slow
 def test_two_trainers_on_one_run(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
     with run.locked():
@@ -86,6 +88,7 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(dataset: Datase
     assert all(value.isfinite().all() for value in state["nets"].values())
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", dataset, "dcgan", str(pictures))
     train(run, dataset)

@@ -30,7 +30,7 @@ from edgegan.trainer.scorer import METRICS, ScoreOptions, Scorer
 from support import STOPPED, Exits, Silent, command, equal, make_run, result_of, train
 
 EVERY, N = 0.032, 20  # kimg, pictures
-RECIPES = ("dcgan", "edge")  # without and with classes
+RECIPES = (pytest.param("dcgan", marks=pytest.mark.slow), "edge")  # without and with classes
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_interrupted_equals_uninterrupted(recipe: str, dataset: Dataset, tmp_pat
             assert equal(one, other)
 
 
-@pytest.mark.parametrize("at", [32, 64])
+@pytest.mark.parametrize("at", [32, pytest.param(64, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_a_scoring_and_the_resumed_run_begins_with_it(at: int, dataset: Dataset, tmp_path: Path) -> None:
     class StopsThere(Silent):
         asked = 0

@@ -21,9 +21,16 @@ from edgegan.trainer.recipe import Batch, Progress
 from edgegan.trainer.run import Run
 from support import BIN, command, equal, make_run, result_of, sets_of, train
 
+STOPPED_OFTEN = ("cyclegan", "dcgan", "edge")  # test_run.py resumes every recipe
+
 
 @pytest.mark.parametrize(
-    ("recipe", "workers"), [*((name, 0) for name in recipes.names()), ("edge", 2), ("cyclegan", 2)]
+    ("recipe", "workers"),
+    [
+        *(pytest.param(name, 0, marks=() if name in STOPPED_OFTEN else pytest.mark.slow) for name in recipes.names()),
+        ("edge", 2),
+        pytest.param("cyclegan", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_at_any_step_equals_uninterrupted_bit_for_bit(
     recipe: str, workers: int, dataset: Dataset, tmp_path: Path
@@ -61,7 +68,9 @@ def test_every_epoch_shows_each_picture_once_with_as_much_noise(dataset: Dataset
     assert first != list(map(bytes, dataset.images.reshape(40, -1)))
 
 
-@pytest.mark.parametrize("recipe", ["edge", "stylegan", "superres"])
+@pytest.mark.parametrize(
+    "recipe", ["edge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stylegan", "superres"))]
+)
 def test_the_seed_decides_the_run(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
     results = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -77,6 +77,7 @@ def test_one_file_is_a_recipe(copy: Path) -> None:
     assert (copy / "wgan.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_it_resumes_exactly(copy: Path) -> None:
     """Ended half-way, at an iteration at which only D learns, by a loop that is asked to stop."""
     (copy / "stop.py").write_text("""
