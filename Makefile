@@ -7,7 +7,7 @@ DEMO_KIMG ?= 80
 BIN := .venv/bin
 BUILD := pyproject.toml setup.py constraints.txt $(wildcard edgegan/core/*.[ch])
 # The tests of what the C core does and of what draws with it; training and export see the same bits with either.
-RUNTIME_TESTS := $(foreach n,noise pixels image order model foreign translate cli_sample cli_output cli_model cli_translate cli_fire,tests/test_$(n).py)
+RUNTIME_TESTS := $(foreach n,noise pixels image order model foreign translate cli_sample cli_model cli_translate,tests/test_$(n).py)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow lint clean

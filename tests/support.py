@@ -27,6 +27,8 @@ TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 STOPPED = 130
 TINY = {"kimg": 0.064, "batch": 16}  # hyper-parameters of a run of four iterations
 SMALL: dict[str, dict[str, Any]] = {  # nets of recipes that are slow as they are
+    "progressive": {"width": 0.03},
+    "stylegan": {"width": 0.25},
     "cyclegan": {"width": 4, "blocks": 1},
     "superres": {"width": 8, "blocks": 1, "d_width": 8},
     "restore": {"width": 0.25, "style_dim": 8, "d_width": 8},
