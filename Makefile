@@ -1,6 +1,6 @@
 # make demo   train a GAN on handwritten digits, export it, draw with it (some five minutes on 2 cores)
 # make test   the test suite, and what draws once more with NumPy in the place of the C core (minutes)
-# make test-slow   exhaustive tests, sanitizers, fuzzing, other processors (a quarter of an hour): docs/robustness.md
+# make test-slow   exhaustive tests, sanitizers, fuzzing, other processors (some forty minutes): docs/robustness.md
 # make lint   ruff and mypy              make clean       remove the environment and the demo
 PYTHON ?= python3
 DEMO_KIMG ?= 80
@@ -28,6 +28,7 @@ test: .venv/.test
 
 test-slow: .venv/.test
 	$(BIN)/pytest -m slow
+	EDGEGAN_PUREPYTHON=1 $(BIN)/pytest tests/test_cli_fire.py tests/test_cli_output.py
 
 lint: .venv/.test
 	$(BIN)/ruff check .

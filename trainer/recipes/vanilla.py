@@ -44,7 +44,7 @@ class Config:
         "what G learns from: the paper's equation 1 or its advice",
         choices=("minimax", "nonsaturating"),
     )
-    lr: float = option(1e-4, "Adam's learning rate, for both nets", low=0, high=10)
+    lr: float = option(2e-4, "Adam's learning rate, for both nets", low=0, high=10)
     beta1: float = option(0.5, "Adam's beta1; beta2 is 0.999", low=0, high=0.999)
     dropout: float = option(0.3, "share of D's features dropped", low=0, high=0.95)
     pack: int = option(1, "pictures that D judges together, against collapse; 1: each by itself", low=1, high=16)
