@@ -139,7 +139,9 @@ class Training:
             if self.trial.loss == "default":
                 done = (self.epoch + step / STEPS) / self.trial.epochs
                 for adam in (self.d_adam, self.g_adam):
-                    adam.param_groups[0]["lr"] = LR["default"] * (FALL + (1 - FALL) * (1 + math.cos(math.pi * done)) / 2)
+                    adam.param_groups[0]["lr"] = LR["default"] * (
+                        FALL + (1 - FALL) * (1 + math.cos(math.pi * done)) / 2
+                    )
             self.step(self.points[order[at]], latents[at])
             self.average.update(self.G, (self.epoch * STEPS + step) * BATCH, BATCH)
         self.epoch += 1

@@ -61,7 +61,8 @@ def measure(folder: Path, models: Path, results: Path, features: list[str], psi:
     files = {form: models / f"{name}{end}.onnx" for form, end in FORMS.items()}
     command("edgegan-export", folder, "-o", files["plain"], "--lower", "none", "--no-measure")
     command("edgegan-export", folder, "-o", files["lowered"], "--no-measure")
-    wanted = ",".join(SCORES if run.settings.data.classes else SCORES[:-1])
+    classes = run.recipe.spec(run.config, run.settings.data.shape).classes
+    wanted = ",".join(SCORES if classes else SCORES[:-1])
     data = [run.settings.data.source, *features, "--fit", run.settings.data.fit, "-n", DRAWN]
     data += ["--metrics", wanted, "--json", "-"]
     scores = {"float32": json.loads(command("edgegan-score", files["lowered"], *data))}
@@ -82,7 +83,7 @@ def measure(folder: Path, models: Path, results: Path, features: list[str], psi:
         "recipe": run.settings.recipe,
         "data": run.settings.data.name,
         "size": [run.settings.data.height, run.settings.data.width, run.settings.data.channels],
-        "classes": len(run.settings.data.classes),
+        "classes": len(classes),
         "parameters": sum(parameter.numel() for parameter in drawing.parameters()),
         "macs": macs_of_drawing(run, nets),
         "asked_kimg": run.config.kimg,
@@ -102,7 +103,8 @@ def measure(folder: Path, models: Path, results: Path, features: list[str], psi:
 
 def training_command(run: Run) -> str:
     """The line that trains such a run, with the name of the data for where they were."""
-    return command_of(run).replace(shlex.quote(run.settings.data.source), run.settings.data.name)
+    line = command_of(run).replace(shlex.quote(run.settings.data.source), run.settings.data.name)
+    return re.sub(r"(\d)\.0(?= )", r"\1", line.removesuffix("-again"))
 
 
 def draw_samples(path: Path, picture: Path, psi: float) -> None:
