@@ -102,7 +102,8 @@ def test_others_leave_nothing_behind(model: str, output: str, n: int, number: si
     command = [*SAMPLE, model, "-n", str(n), "--batch", "1"]
     # A grid is in no file before it is done: give it the time to begin.
     size, delay = (1000, 0.0) if output == "x.npz" else (0, 0.8)
-    assert stopped(command, output, size, number, delay)[0] == status
+    found, err = stopped(command, output, size, number, delay)
+    assert found == status, err
     assert Path(output).read_text() == "precious"
     assert sorted(os.listdir()) == sorted(["m.onnx", output])
 
