@@ -114,9 +114,13 @@ GENERATORS = [name for name in recipes.names() if not translates(name)]
 TRANSLATORS = [name for name in recipes.names() if translates(name)]
 
 
-def always(*some: str) -> list[Any]:
-    """All recipes, to parametrise a test: it runs with these every time, with the others among the slow tests."""
-    return [name if name in some else pytest.param(name, marks=pytest.mark.slow) for name in recipes.names()]
+def always(*some: str, also: tuple[Any, ...] = ()) -> list[Any]:
+    """All recipes, to parametrise a test: it runs with these every time, with the others among the slow tests.
+
+    `also` are the values of the parameters behind the recipe.
+    """
+    slow = pytest.mark.slow
+    return [pytest.param(name, *also, marks=() if name in some else slow) for name in recipes.names()]
 
 
 def options_of(recipe: str, source: object) -> list[str]:

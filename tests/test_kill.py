@@ -70,8 +70,8 @@ def outlive(pictures: Path, dataset: Dataset, tmp_path: Path, kimg: float, kills
     raise AssertionError(f"only {killed} of {kills} lives could be killed before they were over")
 
 
-def test_killed_at_a_few_random_moments(pictures: Path, dataset: Dataset, tmp_path: Path) -> None:
-    outlive(pictures, dataset, tmp_path, 0.64, 4, 0.6)
+def test_killed_at_a_dozen_random_moments(pictures: Path, dataset: Dataset, tmp_path: Path) -> None:
+    outlive(pictures, dataset, tmp_path, 0.64, 12, 0.6)
 
 
 @pytest.mark.slow

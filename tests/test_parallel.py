@@ -14,15 +14,14 @@ import pytest
 import torch
 
 from edgegan.errors import ArgumentError
-from edgegan.trainer import checkpoint, recipes
+from edgegan.trainer import checkpoint
 from edgegan.trainer.data import Dataset
 from edgegan.trainer.parallel import part_of
 from edgegan.trainer.run import Run
-from support import BIN, equal, options_of, result_of, sets_of, train
+from support import BIN, always, equal, options_of, result_of, sets_of, train
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = ("--kimg", "0.064", "--batch", "16", "--log-kimg", "0.016", "--sample-kimg", "0.032", "--precision", "fp32")
-QUICK = ("dcgan",)  # batch norm and dropout see the whole batch
 LONG = ("--kimg", "4", "--batch", "16", "--log-kimg", "0.016", "--sample-kimg", "100", "--precision", "fp32")
 
 
@@ -70,7 +69,7 @@ def rank_process(launcher: int, rank: int) -> int:
 @pytest.mark.parametrize(
     ("recipe", "processes"),
     [
-        *(pytest.param(name, 2, marks=() if name in QUICK else pytest.mark.slow) for name in recipes.names()),
+        *always("dcgan", also=(2,)),  # its batch norm and dropout see the whole batch
         pytest.param("dcgan", 4, marks=pytest.mark.slow),
     ],
 )

@@ -19,15 +19,13 @@ from edgegan.trainer.data import Dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.recipe import Batch, Progress
 from edgegan.trainer.run import Run
-from support import BIN, command, equal, make_run, result_of, sets_of, train
-
-STOPPED_OFTEN = ("cyclegan", "dcgan", "edge")  # test_run.py resumes every recipe
+from support import BIN, always, command, equal, make_run, result_of, sets_of, train
 
 
 @pytest.mark.parametrize(
     ("recipe", "workers"),
     [
-        *(pytest.param(name, 0, marks=() if name in STOPPED_OFTEN else pytest.mark.slow) for name in recipes.names()),
+        *always("cyclegan", "dcgan", "edge", also=(0,)),  # test_run.py resumes every recipe
         ("edge", 2),
         pytest.param("cyclegan", 2, marks=pytest.mark.slow),
     ],
