@@ -1,12 +1,13 @@
 # make demo   train a GAN on handwritten digits, export it, draw with it (some five minutes on 2 cores)
 # make test   the test suite, and what draws once more with NumPy in the place of the C core (minutes)
-# make test-slow   exhaustive tests, sanitizers, fuzzing, other processors (some forty minutes): docs/robustness.md
+# make test-slow   exhaustive tests, sanitizers, fuzzing, other processors (long): docs/robustness.md
 # make lint   ruff and mypy              make clean       remove the environment and the demo
 PYTHON ?= python3
 DEMO_KIMG ?= 80
 BIN := .venv/bin
 BUILD := pyproject.toml setup.py constraints.txt $(wildcard edgegan/core/*.[ch])
-# The tests of what the C core does and of what draws with it; training and export see the same bits with either.
+# The tests of what the C core does and of what draws with it; training and export see the same bits with either. Those
+# that kill commands or fill disks take minutes with NumPy and are in test-slow.
 RUNTIME_TESTS := $(foreach n,noise pixels image order model foreign translate cli_sample cli_model cli_translate,tests/test_$(n).py)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 

@@ -176,7 +176,7 @@ def records(results: Path) -> list[dict[str, Any]]:
 def show(results: Path) -> None:
     """The table, a section for each run, and the picture of distance over time."""
     print(
-        "| run | paper | data | parameters of G | multiply-adds | kimg | CPU hours | Fréchet distance: float32, int8 "
+        "| run | paper | data | parameters of G | multiply-adds | kimg | hours | Fréchet distance: float32, int8 "
         "(real) | ms an image: float32, int8 | int8 over `digits` | int8 kB |"
     )
     print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
