@@ -1,8 +1,8 @@
 """How many modes do a plain GAN and edgegan's default loss draw, of 25 Gaussians on a grid and of 8 on a ring?
 
-    python benchmarks/modes.py FOLDER                  # many hours; after Ctrl-C the same command goes on
-    python benchmarks/modes.py FOLDER --mixtures grid --losses default --trials 1 --epochs 20
-    python benchmarks/modes.py FOLDER --table          # in Markdown, of the trials that are finished
+    python benchmarks/modes.py train FOLDER            # many hours; after Ctrl-C the same command goes on
+    python benchmarks/modes.py train FOLDER --mixtures grid --losses default --trials 1 --epochs 25
+    python benchmarks/modes.py show                    # the table of the trials that are finished; curves.png
 
 The protocol of Lin, Khetan, Fanti, Oh 2018, "PacGAN: The Power of Two Samples in Generative Adversarial Networks",
 section 4.1, with the constants of its authors' public configuration: z [n, 2] -> 4 x (linear 400, batch norm, ReLU) ->
@@ -12,7 +12,8 @@ Adam(1e-4, beta1 0.8), both nets from one another's state before the step. The t
 `plain` is the control: the non-saturating loss. `default` is how the recipe edge trains: the relativistic paired loss
 with R1 and R2 at every step, Adam(beta1 0, beta2 0.95), a learning rate that falls from 5e-4 to a twentieth along a
 cosine, and the moving average of G draws. Nets, data, batches and epochs are the same for both. Each trial has its own
-seed and computes on one thread; --jobs says how many run at a time.
+seed and computes on one thread; --jobs says how many run at a time. FOLDER keeps where each is; --results, by default
+docs/modes, gets TRIAL.json and, of each first trial, TRIAL.png: its points on those of the data.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from edgegan.trainer.losses import (
     generator_relativistic,
     squared_gradient_norm,
 )
-from edgegan.trainer.metrics.modes import GRID, RING, PointModes, point_modes
+from edgegan.trainer.metrics.modes import GRID, RING, Mixture, PointModes, point_modes
 
 MIXTURES = {"grid": GRID, "ring": RING}
 LOSSES = ("plain", "default")
@@ -55,6 +56,7 @@ GAMMA = 0.2  # of R1 and R2: what resolves points that are 0.05 wide
 FALL = 0.05  # the last learning rate of `default` over the first
 HALFLIFE = 20_000  # samples, of the moving average
 PURPOSE = 6  # of a seed: the draws of an epoch
+RESULTS = Path(__file__).parents[1] / "docs" / "modes"
 TARGET = (25, 0.95)  # modes and share of good points, of the default loss on the grid
 
 
@@ -183,11 +185,11 @@ class Training:
         return point_modes(self.draw(), MIXTURES[self.trial.mixture])
 
 
-def run_trial(trial: Trial, folder: Path) -> None:
+def run_trial(trial: Trial, folder: Path, results: Path) -> None:
     """Train to the end, from where it was left."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    state, result = folder / f"{trial.name}.pt", folder / f"{trial.name}.json"
+    state, result = folder / f"{trial.name}.pt", results / f"{trial.name}.json"
     if result.exists():
         return
     training = Training(trial)
@@ -199,16 +201,50 @@ def run_trial(trial: Trial, folder: Path) -> None:
         _, found, good = training.curve[-1]
         left = training.seconds / training.epoch * (trial.epochs - training.epoch) / 3600
         say(f"{trial.name}: epoch {training.epoch}, {found:g} modes, {good:.1%} good, {left:.1f} h left")
-    modes = training.modes()
-    record = asdict(trial) | modes._asdict() | {"hours": training.seconds / 3600, "curve": training.curve}
-    np.save(folder / f"{trial.name}.npy", training.draw())
+    if trial.number == 0:
+        draw_points(training.draw(), MIXTURES[trial.mixture], results / f"{trial.name}.png")
+    record = asdict(trial) | training.modes()._asdict() | {"hours": training.seconds / 3600, "curve": training.curve}
     with atomic_write(result) as file:
-        file.write(json.dumps(record).encode())
+        file.write(json.dumps(record).encode() + b"\n")
 
 
-def finished(folder: Path) -> list[dict[str, Any]]:
+def draw_points(points: np.ndarray, mixture: Mixture, path: Path) -> None:
+    """What G draws, on as many points of the data."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for name, (x, y), colour in (("data", mixture.draw(0, DRAWN).T, "C7"), ("drawn", points.T, "C3")):
+        ax.scatter(x, y, 2, colour, label=name, linewidths=0)
+    ax.set(aspect="equal")
+    ax.legend(loc="upper right", fontsize=7, markerscale=3)
+    figure.savefig(path, dpi=100)
+
+
+def finished(results: Path) -> list[dict[str, Any]]:
     """The records of all trials that ran to their end, in the order of their names."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
+
+
+def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
+    """Modes and good points over the epochs, a panel for each of both and each mixture, a line for each trial."""
+    from matplotlib.figure import Figure
+
+    mixtures = [name for name in MIXTURES if any(record["mixture"] == name for record in records)]
+    figure = Figure(figsize=(4.5 * len(mixtures), 5), layout="constrained")
+    axes = figure.subplots(2, len(mixtures), squeeze=False, sharex="col")
+    for column, mixture in enumerate(mixtures):
+        for record in records:
+            if record["mixture"] == mixture:
+                epochs, found, good = zip(*record["curve"], strict=True)
+                colour = f"C{LOSSES.index(record['loss'])}"
+                label = record["loss"] if record["number"] == 0 else None
+                axes[0, column].plot(epochs, found, colour, label=label, linewidth=1)
+                axes[1, column].plot(epochs, good, colour, linewidth=1)
+        axes[0, column].set(title=mixture, ylabel=f"modes of {len(MIXTURES[mixture].means)}")
+        axes[0, column].legend()
+        axes[1, column].set(xlabel="epoch", ylabel="share of good points", ylim=(0, 1))
+    figure.savefig(path, dpi=100)
 
 
 def print_table(records: list[dict[str, Any]]) -> bool:
@@ -234,24 +270,30 @@ def print_table(records: list[dict[str, Any]]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where trials are kept")
-    parser.add_argument("--mixtures", nargs="+", choices=MIXTURES, default=list(MIXTURES))
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
-    parser.add_argument("--trials", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=400)
-    parser.add_argument("--gamma", type=float, default=GAMMA, help="weight of R1 and R2 (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, help="trials at a time (default: %(default)s)")
-    parser.add_argument("--table", action="store_true", help="train nothing")
+    commands = parser.add_subparsers(required=True, dest="command")
+    train = commands.add_parser("train", help="run the trials that are not finished")
+    train.add_argument("folder", type=Path, help="where trials that run are kept")
+    train.add_argument("--mixtures", nargs="+", choices=MIXTURES, default=list(MIXTURES))
+    train.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    train.add_argument("--trials", type=int, default=3)
+    train.add_argument("--epochs", type=int, default=400)
+    train.add_argument("--gamma", type=float, default=GAMMA, help="weight of R1 and R2 (default: %(default)s)")
+    train.add_argument("--jobs", type=int, default=1, help="trials at a time (default: %(default)s)")
+    for command in (train, commands.add_parser("show", help="print the table, draw the curves")):
+        command.add_argument("--results", type=Path, default=RESULTS, help="default: %(default)s")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    trials = [
-        Trial(mixture, loss, number, options.epochs, options.gamma if loss == "default" else 0.0)
-        for number, mixture, loss in product(range(options.trials), options.mixtures, options.losses)
-    ]
-    if not options.table:
+    if options.command == "train":
+        for folder in (options.folder, options.results):
+            folder.mkdir(parents=True, exist_ok=True)
+        trials = [
+            Trial(mixture, loss, number, options.epochs, options.gamma if loss == "default" else 0.0)
+            for number, mixture, loss in product(range(options.trials), options.mixtures, options.losses)
+        ]
         with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-            list(pool.map(run_trial, trials, [options.folder] * len(trials)))
-    return 0 if print_table(finished(options.folder)) else 1
+            list(pool.map(run_trial, trials, [options.folder] * len(trials), [options.results] * len(trials)))
+    records = finished(options.results)
+    draw_curves(records, options.results / "curves.png")
+    return 0 if print_table(records) else 1
 
 
 if __name__ == "__main__":
