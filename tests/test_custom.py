@@ -173,12 +173,18 @@ def test_baked_is_float32_from_any_other() -> None:
         assert max(parity(data, partial(draw, copied, SPEC)).values()) < 1e-5
 
 
-def textbook(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool, up: int) -> Tensor:
-    """Karras et al. 2020, equations 1 to 3, as written there: weights of its own for each picture, in groups."""
-    n, channels = style.shape
+def modulated(weight: Tensor, style: Tensor, demodulate: bool) -> Tensor:
+    """Karras et al. 2020, equations 1 to 3, as written there: weights of its own for each picture, [n, O, I, k, k]."""
     scaled = weight[None] * style[:, None, :, None, None]  # (1)
     if demodulate:
         scaled = scaled / (scaled.square().sum((2, 3, 4), keepdim=True) + 1e-8).sqrt()  # (3)
+    return scaled
+
+
+def textbook(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool, up: int) -> Tensor:
+    """Convolved in as many groups as there are pictures."""
+    n, channels = style.shape
+    scaled = modulated(weight, style, demodulate)
     x = x.repeat_interleave(up, 2).repeat_interleave(up, 3)
     out, _, k, _ = weight.shape
     groups = x.reshape(1, n * channels, *x.shape[2:])
@@ -196,6 +202,23 @@ def test_modulated_convolution_is_the_textbooks(demodulate: bool, up: int, k: in
     torch.testing.assert_close(found, textbook(x, weight, style, demodulate, up), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_modulated_convolution_filters_what_it_enlarges_as_the_paper_does(demodulate: bool) -> None:
+    """A transposed convolution of stride 2, then the filter (1, 3, 3, 1), whose gain of 4 makes good for the stride."""
+    torch.manual_seed(0)
+    x, weight, style = torch.randn(4, 6, 5, 7), torch.randn(3, 6, 3, 3) / 54**0.5, 1 + torch.randn(4, 6)
+    found = modulated_conv2d(x, weight, style, demodulate, up=2, filtered=True)
+    taps = torch.tensor([1.0, 3, 3, 1]) / 4
+    expected = []
+    for picture, own in zip(x, modulated(weight, style, demodulate), strict=True):
+        y = F.conv_transpose2d(picture[None], own.flip(2, 3).transpose(0, 1), stride=2)
+        y = F.conv2d(y.transpose(0, 1), torch.outer(taps, taps)[None, None], padding=3).transpose(0, 1)
+        expected.append(y[:, :, 2:-2, 2:-2])
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="filtered with up 3 and k 3; valid: 2 and 3"):
+        modulated_conv2d(x, weight, style, up=3, filtered=True)
+
+
 def test_modulated_convolution_refuses_other_shapes() -> None:
     x, weight, style = torch.ones(2, 4, 5, 5), torch.ones(3, 4, 3, 3), torch.ones(2, 4)
     for wrong in ((x[0], weight, style), (x[:, :3], weight, style), (x, weight, style[:, :3])):
@@ -210,23 +233,28 @@ def test_modulated_convolution_refuses_other_shapes() -> None:
 class Styled(nn.Module):
     """A modulated convolution on a learned start."""
 
-    def __init__(self) -> None:
+    def __init__(self, filtered: bool) -> None:
         super().__init__()
+        self.filtered = filtered
         self.start = nn.Parameter(torch.randn(1, 8, 4, 4))
         self.weight = nn.Parameter(torch.randn(3, 8, 3, 3))
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.start.expand(z.shape[0], -1, -1, -1)
-        return torch.tanh(modulated_conv2d(x, self.weight, z, up=2))
+        return torch.tanh(modulated_conv2d(x, self.weight, z, up=2, filtered=self.filtered))
 
 
-def test_modulated_convolution_exports_with_constant_weights_and_a_free_batch() -> None:
-    module = baked(Styled())
+@pytest.mark.parametrize("filtered", [False, True])
+def test_modulated_convolution_exports_with_constant_weights_and_a_free_batch(filtered: bool) -> None:
+    module = baked(Styled(filtered))
     data = describe(to_model(module, SPEC), SPEC, module)
     model = onnx.load_from_string(data)
     (conv,) = [node for node in model.graph.node if node.op_type == "Conv"]
-    weights = {item.name: item for item in model.graph.initializer}
-    np.testing.assert_array_equal(numpy_helper.to_array(weights[conv.input[1]]), module.weight)
+    weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    if filtered:
+        assert weights[conv.input[1]].shape == (12, 8, 3, 3)
+    else:
+        np.testing.assert_array_equal(weights[conv.input[1]], module.weight)
     assert all(item.i == 1 for item in conv.attribute if item.name == "group")
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
     assert max(parity(data, partial(draw, module, SPEC)).values()) < 1e-5  # at batches 1, 2, 3 and 17

@@ -75,8 +75,12 @@ def test_a_styled_convolution_is_that_of_the_paper(up: int) -> None:
     style = F.linear(w, layer.style.weight * 7**-0.5, layer.style.bias)
     weights = layer.weight[None] * style[:, None, :, None, None]  # [n, O, I, k, k]
     weights = weights / (weights.square().sum((2, 3, 4), keepdim=True) + 1e-8).sqrt()
-    large = x.repeat_interleave(up, 2).repeat_interleave(up, 3)
+    large = F.pad(x, (up - 1,) * 4).repeat_interleave(up, 2).repeat_interleave(up, 3)
     y = F.conv2d(large.flatten(0, 1)[None], weights.flatten(0, 1), padding=1, groups=4)[0].unflatten(0, (4, 5))
+    if up == 2:  # repeating pixels and blurring with (1, 2, 1) is inserting zeros and filtering with (1, 3, 3, 1)
+        taps = torch.tensor([1.0, 2, 1]) / 4
+        y = F.conv2d(y.flatten(0, 1)[:, None], torch.outer(taps, taps)[None, None], padding=1).view(y.shape)
+        y = y[:, :, 2:-2, 2:-2]  # without the pixel that was added around x
     expected = F.leaky_relu(y * math.sqrt(2) + 0.3 * noise + layer.bias, 0.2)
     assert torch.allclose(layer(x, w, noise), expected, atol=1e-5)
 

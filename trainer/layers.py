@@ -217,16 +217,28 @@ def minibatch_deviation(x: Tensor, group: int = 4, together: bool = False) -> Te
     return torch.cat([x, plane.to(x.dtype)], 1)
 
 
+# How the weights of a convolution with 3 taps, filtered with (1, 3, 3, 1) / 4, act on the small picture: for even and
+# for odd pixels of the large one, each of 3 small pixels times these sums of the 3 taps, over 4.
+_FILTERED = (((3, 1, 0), (1, 3, 3), (0, 0, 1)), ((1, 0, 0), (3, 3, 1), (0, 1, 3)))
+
+
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: int = 1, gain: float = 1.0
+    x: Tensor,
+    weight: Tensor,
+    style: Tensor,
+    demodulate: bool = True,
+    up: int = 1,
+    gain: float = 1.0,
+    filtered: bool = False,
 ) -> Tensor:
     """Convolve each picture with weights that its style scales: [n, I, h, w] -> [n, O, up * h, up * w].
 
     Paper: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", equations 1 to 3. weight:
     [O, I, k, k], k odd, zero padding. style: [n, I], 1 where nothing is to change. demodulate: divide by each output
-    channel's norm, so that outputs of unit variance stay so. up: repeat each pixel up x up times first, in place of
-    the paper's transposed convolution and blur. gain: what the output is multiplied by, at no cost: 2 ** 0.5 makes good
-    for a LeakyReLU behind it. n may be 1 in x, for one picture that all styles change.
+    channel's norm, so that outputs of unit variance stay so. up: repeat each pixel up x up times first. filtered: then
+    blur what was convolved, which is the paper's transposed convolution with a filter of (1, 3, 3, 1) behind it; up is
+    2 and k is 3. gain: what the output is multiplied by, at no cost: 2 ** 0.5 makes good for a LeakyReLU behind it. n
+    may be 1 in x, for one picture that all styles change.
 
     The paper scales the weights, w[o, i] * s[i], one set for each picture: a convolution in groups, whose number is
     the batch. A convolution is linear, so scaling x[i] by s[i] before and the output o by 1 / norm[o] after it is the
@@ -242,10 +254,18 @@ def modulated_conv2d(
         )
     if len(kernel) != 2 or kernel[0] != kernel[1] or kernel[0] % 2 == 0:
         raise ValueError(f"weight of shape {list(weight.shape)}; valid: [O, I, k, k] with k odd")
+    if filtered and (up, kernel[0]) != (2, 3):
+        raise ValueError(f"filtered with up {up} and k {kernel[0]}; valid: 2 and 3")
     x = x * style[:, :, None, None]
-    if up > 1:
+    if up > 1 and not filtered:
         x = F.interpolate(x, scale_factor=up, mode="nearest")
-    y = F.conv2d(x, weight if demodulate else weight * gain, padding=kernel[0] // 2)
+    taps = weight if demodulate else weight * gain
+    if filtered:  # the four pixels that a pixel becomes are channels until they are shuffled to their places
+        matrix = torch.tensor(_FILTERED, dtype=weight.dtype, device=weight.device) / 4
+        taps = torch.einsum("oiyx,aty,bsx->oabits", taps, matrix, matrix).flatten(0, 2)
+    y = F.conv2d(x, taps, padding=kernel[0] // 2)
+    if filtered:
+        y = F.pixel_shuffle(y, 2)
     if not demodulate:
         return y
     norm = style.square() @ weight.square().sum((2, 3)).t()

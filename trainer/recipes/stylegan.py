@@ -15,8 +15,8 @@ sides halve evenly down to 4 to 7: 28, 32, 64, 128, 256 ...; grey or colour.
 
 What differs from the papers. Channels: 16 at the full resolution, 32 at half of it, up to 128, times --width, which a
 CPU can train; the papers have 512 up to 64x64, and as many elements in z and w. The styles scale activations in place
-of weights, which is the same and leaves the batch free. Upsampling repeats pixels in front of a convolution, where the
-papers blur behind it: the export makes convolutions of the small picture of that. The skips upsample bilinearly, which
+of weights, which is the same and leaves the batch free. Upsampling, its convolution and its filter are one convolution
+of the small picture, whose channels become 2x2 pixels each: the same in one step. The skips upsample bilinearly, which
 is the papers' filter but for the borders. D halves by averages of 2x2, in front of a block's second convolution and
 without a wider filter. Styles are mixed anew for each picture, not each batch. Each class has a mean w of its own, and
 not all together.
@@ -124,7 +124,7 @@ class StyledConv(nn.Module):
         self.up = up
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        y = modulated_conv2d(x, self.weight, self.style(w), up=self.up, gain=GAIN)
+        y = modulated_conv2d(x, self.weight, self.style(w), up=self.up, gain=GAIN, filtered=self.up > 1)
         return activation(y + (noise * self.strength).to(y.dtype) + self.bias.to(y.dtype))
 
 
