@@ -67,7 +67,7 @@ def test_a_log_tells_of_scores_and_that_they_are_being_measured(
     clock[0] += 20
     bar.record(record(4000))
     assert capsys.readouterr().out.splitlines() == [
-        "2.0 of 8 kimg, 312 images/s, 00:00 left, D 0.694 G 1.25",
+        "2.0 of 8 kimg, 312 images/s, D 0.694 G 1.25",
         "2.0 of 8 kimg, scoring: 2,000 of 3,000 drawn pictures",
         "2.0 of 8 kimg, 312 images/s, 01:30 left, D 0.694 G 1.25, frechet 12.3 (lenet)",
         "4.0 of 8 kimg, 312 images/s, 00:50 left, D 0.694 G 1.25, frechet 12.3 (lenet)",
@@ -81,6 +81,21 @@ def test_the_time_left_of_a_resumed_run_is_that_of_its_own_images(
     clock[0] = 10
     bar.record(record(9100))
     assert "01:30 left" in capsys.readouterr().out
+
+
+def test_the_time_left_follows_the_speed_of_the_last_ten_minutes(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nets that grow are slower at the end: what they showed when they were small says nothing of the rest."""
+    bar, nimg = TrainingBar(200_000, 0), 0
+    for speed in (100, 10):
+        for _ in range(60):
+            clock[0] += 20
+            nimg += 20 * speed
+            bar.record(record(nimg))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[59].startswith("120.0 of 200 kimg, 312 images/s, 13:20 left, ")  # 80,000 at 100 a second
+    assert lines[-1].startswith("132.0 of 200 kimg, 312 images/s, 1:53:20 left, ")  # 68,000 at 10
 
 
 def test_an_alarm_is_told_when_it_begins_and_when_it_is_over(

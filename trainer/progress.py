@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 LINE_SECONDS = 15  # without a terminal: at most one line in so many seconds
+PACE_SECONDS = 600  # the time left is told by the speed of so long: growing nets become slower as they grow
 
 
 class PrepareBar:
@@ -66,25 +68,51 @@ class AlarmWatch:
         return begun, over
 
 
+class Pace:
+    """The average speed of the last ten minutes, or since the command began, and how long the rest takes with it.
+
+    So long that the pauses for samples, scores and checkpoints count for what they cost.
+    """
+
+    def __init__(self, total: int, nimg: int) -> None:
+        self.total, self.marks = total, deque([(nimg, time.monotonic())])
+
+    def speed(self, nimg: int) -> float:
+        """Images a second, now that `nimg` are shown; 0 before anything is known."""
+        now = time.monotonic()
+        if now - self.marks[-1][1] >= PACE_SECONDS / 100:
+            self.marks.append((nimg, now))
+        while len(self.marks) > 1 and now - self.marks[1][1] >= PACE_SECONDS:
+            self.marks.popleft()
+        shown, seconds = nimg - self.marks[0][0], now - self.marks[0][1]
+        return shown / seconds if seconds else 0
+
+    def left(self, nimg: int) -> str:
+        """The time that the others take; "" before anything is known."""
+        speed = self.speed(nimg)
+        return str(tqdm.format_interval(max(0, self.total - nimg) / speed)) if speed else ""
+
+
 class _KimgBar(tqdm):
-    """A bar that counts images and shows thousands of them."""
+    """A bar that counts images and shows thousands of them, at a pace once it is given one."""
+
+    pace: Pace | None = None
 
     @property
     def format_dict(self) -> dict[str, Any]:
         """What its bar_format can name."""
         values = super().format_dict
-        speed = (values["n"] - values["initial"]) / values["elapsed"] if values["elapsed"] else 0
-        own = {"kimg": f"{values['n'] / 1000:.1f}", "of": f"{values['total'] / 1000:g}", "speed": f"{speed:.0f}"}
-        return {**values, **own}
+        n, pace = values["n"], self.pace
+        shown = {"speed": f"{pace.speed(n):.0f}", "left": pace.left(n) or "?"} if pace else {"speed": "?", "left": "?"}
+        return {**values, **shown, "kimg": f"{n / 1000:.1f}", "of": f"{values['total'] / 1000:g}"}
 
 
 class TrainingBar:
     """The loop's Reporter: thousands of images, speed, time left, losses, memory, distance to the data, scores, alarms.
 
     On a terminal it is a bar on stderr, red while an alarm lasts; else a line on stdout with new scores, and at most
-    every 15 seconds. An alarm is told in a line of its own when it begins, and when it is over. The time left counts on
-    images as fast as the average since the command began, pauses for samples, scores and checkpoints included. `quiet`:
-    show nothing, for all but the first of several processes.
+    every 15 seconds. An alarm is told in a line of its own when it begins, and when it is over. For the time left see
+    `Pace`. `quiet`: show nothing, for all but the first of several processes.
     """
 
     def __init__(self, total: int, nimg: int, quiet: bool = False) -> None:
@@ -92,13 +120,13 @@ class TrainingBar:
         self.bar = _KimgBar(
             total=max(total, nimg),
             initial=nimg,
-            bar_format="{percentage:3.0f}%|{bar}| {kimg}/{of} kimg [{elapsed}<{remaining}, {speed} images/s]{postfix}",
-            smoothing=0,  # the average: the pauses for samples would make any other jump
+            bar_format="{percentage:3.0f}%|{bar}| {kimg}/{of} kimg [{elapsed}<{left}, {speed} images/s]{postfix}",
             dynamic_ncols=True,
             disable=quiet or not self.terminal,
         )
         self.total, self.nimg, self.swd, self.score, self.alarms = total, nimg, "", "", AlarmWatch()
-        self.began, self.last_line = (nimg, time.monotonic()), -math.inf
+        self.pace = self.bar.pace = Pace(total, nimg)
+        self.last_line = -math.inf
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -139,7 +167,9 @@ class TrainingBar:
             self.last_line = now
             place = self._place(record["nimg"])
             speed = f"{record['images_per_second']:.0f} images/s"
-            parts = (place, speed, self._time_left(record["nimg"], now), memory, losses, self.swd, self.score, mark)
+            left = self.pace.left(record["nimg"]) if record["nimg"] < self.total else ""
+            left = left and f"{left} left"
+            parts = (place, speed, left, memory, losses, self.swd, self.score, mark)
             self._print(", ".join(filter(None, parts)))
 
     def sample(self, nimg: int, grid: Any) -> None:
@@ -163,12 +193,6 @@ class TrainingBar:
 
     def _place(self, nimg: int) -> str:
         return f"{nimg / 1000:.1f} of {self.total / 1000:g} kimg"
-
-    def _time_left(self, nimg: int, now: float) -> str:
-        shown, seconds = nimg - self.began[0], now - self.began[1]
-        if nimg >= self.total or shown <= 0:
-            return ""
-        return f"{tqdm.format_interval((self.total - nimg) * seconds / shown)} left"
 
     def _print(self, line: str) -> None:
         if not self.quiet:
