@@ -142,9 +142,9 @@ def test_d_judges_the_class_it_is_told() -> None:
     assert not torch.allclose(alone(same)[0], alone(torch.cat([same[:1], batch.real[1:]]))[0])
 
 
-def test_values_that_are_not_given_are_those_of_the_authors_later_code() -> None:
+def test_values_that_are_not_given_follow_from_the_pictures_and_the_batch() -> None:
     config = STYLEGAN.complete(STYLEGAN.Config(batch=32), DataShape(64, 64, 3))
-    assert config.gamma == pytest.approx(0.0002 * 64**2 / 32)
+    assert config.gamma == pytest.approx(0.001 * 64**2)
     assert config.ema_kimg == 10.0
     given = STYLEGAN.Config(gamma=1.0, ema_kimg=2.0)
     assert STYLEGAN.complete(given, DataShape(64, 64, 3)) == given
