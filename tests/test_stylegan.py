@@ -373,6 +373,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_weights_of_nets_as_large_as_trained_ones_are_constants_once_lowered(tmp_path: Path) -> None:
+    """torch's exporter folds what is small, as in the other tests; filtering the rest is left to the lowering."""
+    path, nets = tmp_path / "m.onnx", build(width=1.5)
+    assert max(layer.weight.numel() for layer in nets["G_ema"].net.convs) > 8192
+    export_generator(STYLEGAN.export_module(nets), spec_of(), path, lower="fixed", measure=False)
+    graph = onnx.load(path).graph
+    weights = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    assert weights
+    assert weights <= {item.name for item in graph.initializer}
+
+
 def test_a_preview_is_what_the_runtime_draws(exported: Path, tmp_path: Path) -> None:
     """With the seed's latents, labels and noise inputs."""
     data = small_set(tmp_path, labels=np.arange(40) % 3)

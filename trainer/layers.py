@@ -217,9 +217,9 @@ def minibatch_deviation(x: Tensor, group: int = 4, together: bool = False) -> Te
     return torch.cat([x, plane.to(x.dtype)], 1)
 
 
-# How the weights of a convolution with 3 taps, filtered with (1, 3, 3, 1) / 4, act on the small picture: for even and
-# for odd pixels of the large one, each of 3 small pixels times these sums of the 3 taps, over 4.
-_FILTERED = (((3, 1, 0), (1, 3, 3), (0, 0, 1)), ((1, 0, 0), (3, 3, 1), (0, 1, 3)))
+# How the weights of a convolution with 3 taps, filtered with (1, 3, 3, 1) / 4, act on the small picture: three small
+# pixels make an even pixel of the large one by these sums of the 3 taps over 4, and an odd one by the next three.
+_FILTERED = ((3, 1, 0), (1, 3, 3), (0, 0, 1), (1, 0, 0), (3, 3, 1), (0, 1, 3))
 
 
 def modulated_conv2d(
@@ -262,7 +262,8 @@ def modulated_conv2d(
     taps = weight if demodulate else weight * gain
     if filtered:  # the four pixels that a pixel becomes are channels until they are shuffled to their places
         matrix = torch.tensor(_FILTERED, dtype=weight.dtype, device=weight.device) / 4
-        taps = torch.einsum("oiyx,aty,bsx->oabits", taps, matrix, matrix).flatten(0, 2)
+        taps = (matrix @ taps @ matrix.t()).unflatten(3, (2, 3)).unflatten(2, (2, 3))  # [O, I, 2, 3, 2, 3]
+        taps = taps.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
     y = F.conv2d(x, taps, padding=kernel[0] // 2)
     if filtered:
         y = F.pixel_shuffle(y, 2)
