@@ -31,6 +31,7 @@ from edgegan.errors import ExportError
 from edgegan.export.graph import Array, Graph, attribute, sized
 from edgegan.export.measure import cost_of
 from edgegan.export.quality import Judge, Quality
+from edgegan.export.simplify import fold_constants
 from edgegan.model import inputs_of
 from edgegan.spec import ModelSpec
 
@@ -109,7 +110,7 @@ def quantize(
 
     Raises ExportError, with the costliest layer, if that takes more than half of the multiply-adds.
     """
-    model = named(without_gemm(model))
+    model = named(without_gemm(folded(model)))
     layers = layers_of(sized(model, spec))
     if not layers:
         raise ExportError("the model has no convolution or dense layer with constant weights: nothing to make int8")
@@ -152,11 +153,19 @@ def quantize(
 
 def fast_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model in int8 with made-up ranges: it draws nothing of use, in the time that the real one takes."""
-    model = named(without_gemm(model))
+    model = named(without_gemm(folded(model)))
     span = np.array(-1, np.float32), np.array(1, np.float32)
     outputs = {name: span for node in model.graph.node for name in node.output}
     inputs = {value.name: span for value in model.graph.input}
     return insert(model, TensorsData(CalibrationMethod.MinMax, inputs | outputs))
+
+
+def folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with weights that are computed from constants, as StyleGAN's filtered ones, as constants themselves."""
+    graph = Graph(model)
+    for node in list(graph.nodes):
+        fold_constants(graph, node)
+    return graph.model()
 
 
 def without_gemm(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from edgegan import load
 from edgegan.errors import ArgumentError
 from edgegan.export import export_generator
+from edgegan.export.lower import lower
 from edgegan.export.pipeline import How, export_model
 from edgegan.export.quality import Limit
 from edgegan.export.quantize import fast_int8
+from edgegan.model import inputs_of
 from edgegan.trainer import recipes
 from edgegan.trainer.data import Dataset, open_dataset
 from edgegan.trainer.loop import Trainer
@@ -373,15 +375,28 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_weights_of_nets_as_large_as_trained_ones_are_constants_once_lowered(tmp_path: Path) -> None:
-    """torch's exporter folds what is small, as in the other tests; filtering the rest is left to the lowering."""
+def test_weights_of_nets_as_large_as_trained_ones_are_constants_once_lowered_or_in_int8(tmp_path: Path) -> None:
+    """torch's exporter folds what is small, as in the other tests; filtering the rest is left to what comes after."""
     path, nets = tmp_path / "m.onnx", build(width=1.5)
     assert max(layer.weight.numel() for layer in nets["G_ema"].net.convs) > 8192
-    export_generator(STYLEGAN.export_module(nets), spec_of(), path, lower="fixed", measure=False)
-    graph = onnx.load(path).graph
-    weights = {node.input[1] for node in graph.node if node.op_type == "Conv"}
-    assert weights
-    assert weights <= {item.name for item in graph.initializer}
+    export_generator(STYLEGAN.export_module(nets), spec_of(), path, lower="none", measure=False)
+    plain = onnx.load(path)
+
+    def weights(model: onnx.ModelProto) -> tuple[set[str], set[str]]:
+        """Those of all convolutions, and all constants; in int8 what is made float again counts as one."""
+        constants = {item.name for item in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+                constants.add(node.output[0])
+        return {node.input[1] for node in model.graph.node if node.op_type == "Conv"}, constants
+
+    used, constants = weights(plain)
+    assert not used <= constants
+    lowered = lower(plain, inputs_of(spec_of(), 0, 2), measure=False)
+    for model in (lowered.model, fast_int8(plain)):
+        used, constants = weights(model)
+        assert len(used) == 8
+        assert used <= constants
 
 
 def test_a_preview_is_what_the_runtime_draws(exported: Path, tmp_path: Path) -> None:
