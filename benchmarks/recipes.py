@@ -131,13 +131,14 @@ def draw_walk(path: Path, picture: Path, psi: float) -> None:
 
 def zoom_of(generator: edgegan.Generator) -> int:
     """How many times small pictures are enlarged, to be seen."""
-    return max(1, 56 // generator.spec.image_size[0])
+    return max(1, 64 // generator.spec.image_size[0])
 
 
 def save(sheet: np.ndarray, path: Path) -> None:
-    """As PNG of at most 64 colours: these pictures are shown in docs."""
-    image = Image.fromarray(sheet[..., 0] if sheet.shape[2] == 1 else sheet)
-    image.quantize(64).save(path, optimize=True)
+    """As PNG of few colours: these pictures are shown in docs."""
+    grey = sheet.shape[2] == 1
+    image = Image.fromarray(sheet[..., 0] if grey else sheet)
+    image.quantize(64 if grey else 256).save(path, optimize=True)
 
 
 # All of them --------------------------------------------------------------------------------------
@@ -181,12 +182,11 @@ def show(results: Path) -> None:
     )
     print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for record in records(results):
-        height, width, channels = record["size"]
         float32, int8 = (record["scores"][form]["frechet"] for form in ("float32", "int8"))
         cells = [
             f"[{record['name']}](#{record['name']})",
             paper_of(record["recipe"]),
-            f"{record['data']} {width}x{height}{' in colour' if channels == 3 else ''}",
+            pictures_of(record),
             f"{record['parameters']:,}",
             f"{record['macs'] / 1e6:.2f} M",
             f"{record['kimg']:.0f}",
@@ -211,6 +211,12 @@ def paper_of(recipe: str) -> str:
     if found is None:
         raise SystemExit(f"recipe {recipe} names no paper")
     return f"{found[1]}{' et al.' if found[2] else ''} {found[3]}"
+
+
+def pictures_of(record: dict[str, Any]) -> str:
+    """What it draws: the data set, and the pictures' width and height."""
+    height, width, channels = record["size"]
+    return f"{record['data']} {width}x{height}{' in colour' if channels == 3 else ''}"
 
 
 def times_of(record: dict[str, Any]) -> tuple[str, str, str]:
@@ -240,17 +246,17 @@ def print_section(record: dict[str, Any]) -> None:
 
 
 def panels_of(members: list[dict[str, Any]]) -> tuple[Any, list[tuple[Any, list[dict[str, Any]]]]]:
-    """A figure with a panel for each data set and network, and each panel's records."""
+    """A figure with a panel for each data set, size of pictures and network, and each panel's records."""
     from matplotlib.figure import Figure
 
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in members:
-        groups.setdefault((record["data"], record["features"]), []).append(record)
+        groups.setdefault((pictures_of(record), record["features"]), []).append(record)
     figure = Figure(figsize=(5 * len(groups), 4.2), layout="constrained")
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
-    for ax, ((data, network), group) in zip(axes, groups.items(), strict=True):
+    for ax, ((pictures, network), group) in zip(axes, groups.items(), strict=True):
         ax.axhline(group[0]["floor"]["frechet"], color="grey", linestyle=":", label="real pictures")
-        ax.set(yscale="log", ylabel=f"Fréchet distance to real pictures ({network})", title=data)
+        ax.set(yscale="log", ylabel=f"Fréchet distance to real pictures ({network})", title=pictures)
         ax.grid(alpha=0.3, which="both")
     return figure, list(zip(axes, groups.values(), strict=True))
 
