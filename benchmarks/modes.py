@@ -292,6 +292,8 @@ def main() -> int:
         with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
             list(pool.map(run_trial, trials, [options.folder] * len(trials), [options.results] * len(trials)))
     records = finished(options.results)
+    if not records:
+        raise SystemExit(f"{options.results} has no finished trials; see `modes.py train --help`")
     draw_curves(records, options.results / "curves.png")
     return 0 if print_table(records) else 1
 

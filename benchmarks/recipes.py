@@ -263,6 +263,8 @@ def panels_of(members: list[dict[str, Any]]) -> tuple[Any, list[tuple[Any, list[
 
 def draw_pareto(timed: list[dict[str, Any]], path: Path) -> None:
     """Frechet distance over the time of an image."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, panels = panels_of(timed)
     for ax, group in panels:
         for index, record in enumerate(group):
@@ -272,6 +274,9 @@ def draw_pareto(timed: list[dict[str, Any]], path: Path) -> None:
                 label = record["name"] if form == "int8" else None
                 ax.plot(x, y, marker, color=f"C{index}", label=label, markersize=6)
         ax.set(xscale="log", xlabel="time of an image over that of the built-in digits")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize=8, title="square: as exported, triangle: lowered, circle: int8", title_fontsize=7)
     figure.savefig(path, dpi=100)
 

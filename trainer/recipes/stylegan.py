@@ -18,8 +18,8 @@ CPU can train; the papers have 512 up to 64x64, and as many elements in z and w.
 of weights, which is the same and leaves the batch free. Upsampling, its convolution and its filter are one convolution
 of the small picture, whose channels become 2x2 pixels each: the same in one step. The skips upsample bilinearly, which
 is the papers' filter but for the borders. D halves by averages of 2x2, in front of a block's second convolution and
-without a wider filter. Styles are mixed anew for each picture, not each batch. Each class has a mean w of its own, and
-not all together.
+without a wider filter. R1 weighs more, as nets of so few channels need. Styles are mixed anew for each picture, not
+each batch. Each class has a mean w of its own, and not all together.
 """
 
 from collections.abc import Callable, Iterable, Sequence
