@@ -241,8 +241,9 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
                 label = record["loss"] if record["number"] == 0 else None
                 axes[0, column].plot(epochs, found, colour, label=label, linewidth=1)
                 axes[1, column].plot(epochs, good, colour, linewidth=1)
-        axes[0, column].set(title=mixture, ylabel=f"modes of {len(MIXTURES[mixture].means)}")
-        axes[0, column].legend()
+        modes = len(MIXTURES[mixture].means)
+        axes[0, column].set(title=mixture, ylabel=f"modes of {modes}", ylim=(0, 1.05 * modes))
+        axes[0, column].legend(loc="lower right")
         axes[1, column].set(xlabel="epoch", ylabel="share of good points", ylim=(0, 1))
     figure.savefig(path, dpi=100)
 
