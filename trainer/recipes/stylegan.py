@@ -71,9 +71,7 @@ class Config:
     lr: float = option(2.5e-3, "Adam's learning rate, for both nets", low=0, high=10)
     mixing: float = option(0.9, "share of pictures that are drawn with two styles", low=0, high=1)
     gamma: float = option(0.0, "weight of the gradient penalty R1; 0: 0.001 x pixels of a picture", low=0, high=1e6)
-    path_length: float = option(
-        2.0, "weight of the path length penalty; 0: none, which takes a fifth less time", low=0, high=1e6
-    )
+    path_length: float = option(2.0, "weight of the path length penalty; 0: none, which trains faster", low=0, high=1e6)
     ema_kimg: float = option(
         0.0, "half-life of G's moving average in thousands of images; 0: 10 / 32 x batch", low=0, high=1e6
     )
