@@ -12,7 +12,7 @@ from edgegan.model import inputs_of
 from edgegan.trainer import losses, recipes
 from edgegan.trainer.ema import EMA
 from edgegan.trainer.metrics.sliced_wasserstein import sliced_wasserstein
-from edgegan.trainer.recipe import Batch, DataShape, Progress
+from edgegan.trainer.recipe import DataShape
 from support import config_of
 
 SHAPE = DataShape(28, 28, 1, ("a", "b", "c"))
@@ -188,60 +188,6 @@ def test_gradients_of_penalties_are_those_of_finite_differences(penalty: str) ->
         return losses.squared_gradient_norm(critic(images), images).mean()
 
     assert torch.autograd.gradcheck(of_weights, (first.requires_grad_(), second.requires_grad_()), eps=1e-4, atol=1e-3)
-
-
-def test_edge_weighs_the_penalties_by_half_of_gamma() -> None:
-    recipe = recipes.load("edge")
-    torch.manual_seed(0)
-    nets = recipe.build(recipe.Config(), SHAPE)
-    batch = Batch(torch.rand(4, 1, 28, 28) * 2 - 1, torch.tensor([0, 1, 2, 0]), torch.randn(4, 64))
-    two, six = (
-        recipe.phases(recipe.Config(gamma=gamma))[0].loss(nets, batch, Progress(0, 4, 100)) for gamma in (2.0, 6.0)
-    )
-    real = batch.real.clone().requires_grad_()
-    expected = losses.squared_gradient_norm(nets["D"](real, batch.label), real).mean()
-    assert torch.isclose(two["R1"], expected, rtol=1e-4)  # gamma / 2 = 1
-    for name in ("R1", "R2"):
-        assert torch.isclose(six[name], 3 * two[name])
-    assert torch.isclose(six["D"], two["D"])
-
-
-def test_edge_learning_rate_falls_along_a_cosine() -> None:
-    recipe = recipes.load("edge")
-    config = recipe.Config(lr=1e-3, final_lr=1e-4)
-    for phase in recipe.phases(config):
-        rates = [phase.learning_rate(Progress(nimg, 1, 100)) for nimg in (0, 25, 50, 100)]
-        assert rates == pytest.approx([1e-3, 1e-4 + 9e-4 * (1 + math.sqrt(0.5)) / 2, 5.5e-4, 1e-4])
-
-
-def test_edge_conditions_on_the_class() -> None:
-    recipe = recipes.load("edge")
-    nets = recipe.build(recipe.Config(), SHAPE)
-    z, image = torch.randn(2, 64), torch.randn(2, 1, 28, 28)
-    same, other = torch.tensor([1, 1]), torch.tensor([1, 2])
-    for net, x in (("G", z), ("D", image)):
-        a, b = nets[net](x, same), nets[net](x, other)
-        assert torch.equal(a[0], b[0])
-        assert not torch.allclose(a[1], b[1])
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "channels"), [(8, 8, 1), (32, 32, 3), (64, 96, 3), (96, 64, 1), (28, 28, 1)]
-)
-def test_edge_draws_any_size_that_it_accepts(height: int, width: int, channels: int) -> None:
-    recipe = recipes.load("edge")
-    nets = recipe.build(recipe.Config(), DataShape(height, width, channels))
-    images = recipe.export_module(nets)(100 * torch.randn(2, 64))
-    assert images.shape == (2, channels, height, width)
-    assert images.abs().max() == 1  # bounded
-    assert nets["D"](images).shape == (2,)
-
-
-@pytest.mark.parametrize("shape", [(30, 30), (512, 512), (4, 4), (8, 9), (448, 449)])
-def test_edge_refuses_other_sizes(shape: tuple[int, int]) -> None:
-    recipe = recipes.load("edge")
-    with pytest.raises(ArgumentError, match="cannot draw"):
-        recipe.build(recipe.Config(), DataShape(*shape, 1))
 
 
 @pytest.mark.parametrize("recipe", recipes.names())
