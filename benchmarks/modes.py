@@ -68,7 +68,7 @@ class Maxout(nn.Module):
         self.linear, self.pieces = nn.Linear(inputs, outputs * pieces), pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(1, (self.pieces, -1)).amax(1)
+        return self.linear(x).unflatten(1, (self.pieces, -1)).max(1).values  # amax is a quarter slower to differentiate
 
 
 def make_nets() -> tuple[nn.Module, nn.Module]:
