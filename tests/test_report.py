@@ -186,6 +186,13 @@ def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None
     assert any("'`a|b` *c* <i>.onnx'" in code for code in page.texts["code"])
 
 
+def test_the_command_says_only_what_was_asked_for(dataset: Dataset, tmp_path: Path) -> None:
+    line = command_of(make_run(tmp_path / "asked", dataset, "stylegan", config={"kimg": 0.5, "ema_kimg": 2.0}))
+    assert "--kimg 0.5" in line
+    assert "--ema-kimg 2.0" in line
+    assert "--gamma" not in line  # it follows from the pictures
+
+
 @pytest.mark.slow
 def test_the_command_of_the_page_makes_the_same_run(dataset: Dataset, pictures: Path, tmp_path: Path) -> None:
     config = {"kimg": 0.032, "batch": 8, "width": 0.5}  # a set of pictures has a width, too

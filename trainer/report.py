@@ -13,6 +13,7 @@ from edgegan import _markdown as markdown
 from edgegan._files import atomic_write
 from edgegan._markdown import plain
 from edgegan.errors import printable
+from edgegan.trainer.config import make_config
 from edgegan.trainer.figures import Episode, alarm_episodes
 from edgegan.trainer.progress import memory_text
 from edgegan.trainer.run import Run
@@ -70,9 +71,12 @@ def config_table(run: Run) -> str:
 
 
 def command_of(run: Run) -> str:
-    """The command that begins the same run in a new folder: every option that is not its default."""
+    """The command that begins the same run in a new folder: every option that was not left to its default."""
     words = ["edgegan-train", run.settings.recipe]
-    for option, value, default in _options(run):
+    # What the recipe puts in a default's place follows from the pictures, so the command need not say it.
+    asked = dataclasses.asdict(make_config(run.recipe.Config, run.settings.config))
+    for option, of_run, default in _options(run):
+        value = asked.get(option.name or "", of_run)
         if value == default:
             continue
         if isinstance(value, bool):
