@@ -10,7 +10,9 @@ def unpack(packages: list[str], folder: Path, from_folder: Path | None = None) -
         subprocess.run(("apt-get", "download", *packages), cwd=folder, check=True)
     found = {}
     for package in packages:
-        (file,) = (from_folder or folder).glob(f"{package}_*.deb")
+        files = sorted((from_folder or folder).glob(f"{package}_*.deb"))
+        if len(files) != 1:
+            raise SystemExit(f"{from_folder or folder} has {len(files)} files {package}_*.deb; one is needed")
         found[package] = folder / package
-        subprocess.run(("dpkg", "-x", file, found[package]), check=True)
+        subprocess.run(("dpkg", "-x", files[0], found[package]), check=True)
     return found
