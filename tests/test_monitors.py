@@ -328,10 +328,11 @@ def alarms_of(
 ) -> set[str]:
     """The kinds of alarms of a training of recipe `edge`, learning rates times `rates` and losses times `weight`."""
     recipe = recipes.load("edge")
-    config = recipe.Config(**{"width": 0.1, "gamma": 2.0} | hyper)
+    shape = DataShape(8, 8, 1)
+    config = recipe.complete(recipe.Config(width=0.1, **hyper), shape)
     real, held_out, n = spots(pictures, 1), spots(256, 2), config.batch
     torch.manual_seed(0)
-    nets, phases = recipe.build(config, DataShape(8, 8, 1)), recipe.phases(config)
+    nets, phases = recipe.build(config, shape), recipe.phases(config)
     optimizers = {
         phase.name: phase.optimizer([p for name in phase.trains for p in nets[name].parameters()]) for phase in phases
     }
