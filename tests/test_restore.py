@@ -95,10 +95,10 @@ def test_the_warm_up_learns_to_restore() -> None:
     nets = restore.build(config, DataShape(16, 16, 1))
     _, g_phase = recipes.load("restore").phases(config)
     optimizer = g_phase.optimizer(nets["G"].parameters())
-    for step in range(60):
+    for step in range(120):
         real = faces(8, seed=1 + step)
         batch = Batch(real, None, torch.zeros(8, 1), damaged(config, real, seed=1 + step))
-        g_phase.loss(nets, batch, Progress(8 * step, 8, 480))["L1"].backward()
+        g_phase.loss(nets, batch, Progress(8 * step, 8, 960))["L1"].backward()
         optimizer.step()
         optimizer.zero_grad()
     held_out = faces(16, seed=0)
