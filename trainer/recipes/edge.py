@@ -49,7 +49,7 @@ class Config:
     beta2: float = option(0.95, "Adam's beta2; beta1 is 0", low=0, high=0.99999)
     gamma: float = option(
         0.0,
-        "weight of the gradient penalties R1 and R2; 0: 2 for 28x28 in grey, else as many times larger as the picture",
+        "weight of the gradient penalties R1 and R2; 0: 2 / 784 x pixels x channels, which is 2 for 28x28 in grey",
         low=0,
         high=1e6,
     )
@@ -60,7 +60,7 @@ def completed(config: Config, shape: DataShape) -> Config:
     """The config with gamma in proportion to the numbers that make up a picture.
 
     The penalty weighs squared changes of D's logit per squared distance of pictures, and such distances grow with the
-    pictures. With the gamma of small grey ones, D tells all fakes from large ones in colour and G learns little.
+    pictures. With the gamma of small grey ones, D tells all fakes among large ones in colour.
     """
     return replace(config, gamma=config.gamma or 2 * shape.channels * shape.height * shape.width / 28**2)
 
