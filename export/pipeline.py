@@ -20,8 +20,9 @@ from edgegan.export.describe import GOLDEN_SEED, describe, serialized
 from edgegan.export.graph import Array
 from edgegan.export.lower import Applied, Lowered, lower
 from edgegan.export.measure import Variant, measure, this_machine
+from edgegan.export.page import picture_of, write
 from edgegan.export.quality import Judge, Limit, Quality
-from edgegan.export.report import Distance, Report, picture_of, write
+from edgegan.export.report import Distance, Report
 from edgegan.export.verify import TOLERANCE, parity, size_parity
 from edgegan.image import to_uint8
 from edgegan.model import inputs_of, load

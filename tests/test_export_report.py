@@ -21,11 +21,13 @@ from torch import nn
 from edgegan import load
 from edgegan.errors import ArgumentError, ModelError
 from edgegan.export import measure
+from edgegan.export.comparison import GAIN, comparison
 from edgegan.export.describe import describe
 from edgegan.export.lower import lower
+from edgegan.export.page import picture_of, to_markdown, write
 from edgegan.export.pipeline import How, variants_of
 from edgegan.export.quality import SEED, Judge
-from edgegan.export.report import GAIN, Distance, Report, comparison, picture_of, table, to_json, to_markdown, write
+from edgegan.export.report import Distance, Report, table, to_json
 from edgegan.export.trace import to_model
 from edgegan.gate import check
 from edgegan.model import inputs_of
@@ -289,7 +291,7 @@ def test_json_report_has_a_picture_too(lowered: tuple[dict[str, bytes], Report],
 def test_reporting_needs_neither_torch_nor_onnx() -> None:
     """A model file can be lowered, and that reported, without torch; and the likeness is measured without it."""
     code = (
-        "import sys, edgegan.export.measure, edgegan.export.report, edgegan.trainer.metrics.similarity; "
+        "import sys, edgegan.export.measure, edgegan.export.page, edgegan.trainer.metrics.similarity; "
         "print(sys.modules.keys() & {'torch', 'onnx'})"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

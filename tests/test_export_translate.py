@@ -19,12 +19,12 @@ from edgegan import leaves, load, noise
 from edgegan.errors import ArgumentError, ExportError
 from edgegan.export import pipeline
 from edgegan.export.cli import _lines
+from edgegan.export.comparison import comparison
 from edgegan.export.describe import describe
 from edgegan.export.graph import sized
 from edgegan.export.lower import lower
 from edgegan.export.measure import cost_of, peak_memory, timings
 from edgegan.export.quantize import layers_of
-from edgegan.export.report import comparison
 from edgegan.export.trace import check_module, draw, to_model
 from edgegan.export.verify import check_file, size_parity, sizes_of
 from edgegan.image import to_float, to_uint8
