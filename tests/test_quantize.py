@@ -19,7 +19,7 @@ from torch import nn
 
 from edgegan import load
 from edgegan.errors import ArgumentError, ExportError
-from edgegan.export import export_generator, report
+from edgegan.export import export_generator, page
 from edgegan.export.describe import describe
 from edgegan.export.half import to_half
 from edgegan.export.lower import lower
@@ -360,7 +360,7 @@ def test_a_report_that_fails_leaves_no_model(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "r.png")
 
-    monkeypatch.setattr(report, "save_image", full)
+    monkeypatch.setattr(page, "save_image", full)
     with pytest.raises(OSError, match="No space"):
         export_generator(Net(), SPEC, tmp_path / "m.onnx", lower="none", report=tmp_path / "r.md", measure=False)
     assert not list(tmp_path.iterdir())
