@@ -161,10 +161,12 @@ def rewrite_lines(report: Report) -> list[str]:
 
 
 def gain_of(applied: "Applied") -> str:
+    """What time a rewrite saves, in words."""
     return "gain not measured" if applied.gain is None else f"{round(100 * applied.gain)} % less time"
 
 
 def machine_line(machine: Machine) -> str:
+    """What was measured on, in a line."""
     threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
     return f"{machine.processor}, {threads}, onnxruntime {machine.onnxruntime}"
 
