@@ -252,13 +252,17 @@ def panels_of(members: list[dict[str, Any]]) -> tuple[Any, list[tuple[Any, list[
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in members:
         groups.setdefault((pictures_of(record), record["features"]), []).append(record)
-    figure = Figure(figsize=(5 * len(groups), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(groups), squeeze=False)[0]
-    for ax, ((pictures, network), group) in zip(axes, groups.items(), strict=True):
+    columns = min(2, len(groups))
+    rows = -(-len(groups) // columns)
+    figure = Figure(figsize=(5 * columns, 4.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(groups) :]:
+        ax.remove()
+    for ax, ((pictures, network), group) in zip(axes, groups.items(), strict=False):
         ax.axhline(group[0]["floor"]["frechet"], color="grey", linestyle=":", label="real pictures")
         ax.set(yscale="log", ylabel=f"Fréchet distance to real pictures ({network})", title=pictures)
         ax.grid(alpha=0.3, which="both")
-    return figure, list(zip(axes, groups.values(), strict=True))
+    return figure, list(zip(axes, groups.values(), strict=False))
 
 
 def draw_pareto(timed: list[dict[str, Any]], path: Path) -> None:
