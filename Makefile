@@ -1,4 +1,4 @@
-# make demo   train a GAN on handwritten digits, export it, draw with it (some five minutes on 2 cores)
+# make demo   train a GAN on handwritten digits, export it, draw with it (some eight minutes on 2 cores)
 # make test   the test suite, and what draws once more with NumPy in the place of the C core (minutes)
 # make test-slow   exhaustive tests, sanitizers, fuzzing, other processors (long): docs/robustness.md
 # make lint   ruff and mypy              make clean       remove the environment and the demo
