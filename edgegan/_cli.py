@@ -24,6 +24,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from edgegan._signals import raise_signals
 from edgegan.errors import ArgumentError, EdgeGANError, EdgeGANWarning, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,7 +87,7 @@ def run(command: click.Command, prog: str, args: Sequence[str] | None = None) ->
             stream.reconfigure(errors="backslashreplace")  # a class name may be beyond the terminal's charset
     with suppress(ValueError):  # outside the main thread there are no signals to handle
         # An orderly exit, so that half-written files are removed. Commands may set their own handler.
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        raise_signals(run.__code__)
     show = warnings.showwarning
 
     def show_ours(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
