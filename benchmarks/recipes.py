@@ -41,6 +41,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "recipes"
 DRAWN, COLUMNS, ROWS = 10_000, 10, 8  # pictures that are scored; pictures that are shown, but a row for each class
 ROUNDS, SHORTEST = 30, 0.02  # of timing; seconds of a round at least
 BATCHES = (1, 64)
+BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "fontsize": 8}  # a panel's legend, which hides no dot
 YARDSTICK = "digits"  # the built-in model
 SCORES = ("frechet", "precision", "recall", "class-accuracy")
 
@@ -246,21 +247,27 @@ def print_section(record: dict[str, Any]) -> None:
 
 
 def panels_of(members: list[dict[str, Any]]) -> tuple[Any, list[tuple[Any, list[dict[str, Any]]]]]:
-    """A figure with a panel for each data set, size of pictures and network, and each panel's records."""
+    """A figure with a panel for each data set, size of pictures and network, and each panel's records.
+
+    Data sets of the same pictures, with classes or without, are told by the same distance between real ones.
+    """
     from matplotlib.figure import Figure
 
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in members:
-        groups.setdefault((pictures_of(record), record["features"]), []).append(record)
+        key = (str(record["size"]), record["features"], f"{record['floor']['frechet']:.3g}")
+        groups.setdefault(key, []).append(record)
     columns = min(2, len(groups))
     rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(5 * columns, 4.2 * rows), layout="constrained")
+    figure = Figure(figsize=(6 * columns, 3.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(groups) :]:
         ax.remove()
-    for ax, ((pictures, network), group) in zip(axes, groups.items(), strict=False):
-        ax.axhline(group[0]["floor"]["frechet"], color="grey", linestyle=":", label="real pictures")
-        ax.set(yscale="log", ylabel=f"Fréchet distance to real pictures ({network})", title=pictures)
+    for ax, group in zip(axes, groups.values(), strict=False):
+        first = group[0]
+        ax.axhline(first["floor"]["frechet"], color="grey", linestyle=":", label="real pictures")
+        ylabel = f"Fréchet distance to real pictures ({first['features']})"
+        ax.set(yscale="log", ylabel=ylabel, title=pictures_of(first))
         ax.grid(alpha=0.3, which="both")
     return figure, list(zip(axes, groups.values(), strict=False))
 
@@ -281,7 +288,7 @@ def draw_pareto(timed: list[dict[str, Any]], path: Path) -> None:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.legend(fontsize=8, title="square: as exported, triangle: lowered, circle: int8", title_fontsize=7)
+        ax.legend(title="square: as exported\ntriangle: lowered\ncircle: int8", title_fontsize=8, **BESIDE)
     figure.savefig(path, dpi=100)
 
 
@@ -292,7 +299,7 @@ def draw_curves(scored: list[dict[str, Any]], path: Path) -> None:
         for index, record in enumerate(group):
             ax.plot(*zip(*record["curve"], strict=True), ".-", color=f"C{index}", label=record["name"])
         ax.set(xlabel="kimg shown")
-        ax.legend(fontsize=8)
+        ax.legend(**BESIDE)
     figure.savefig(path, dpi=100)
 
 
