@@ -234,11 +234,13 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(4.5 * len(mixtures), 5), layout="constrained")
     axes = figure.subplots(2, len(mixtures), squeeze=False, sharex="col")
     for column, mixture in enumerate(mixtures):
+        labelled: set[str] = set()
         for record in records:
             if record["mixture"] == mixture:
                 epochs, found, good = zip(*record["curve"], strict=True)
                 colour = f"C{LOSSES.index(record['loss'])}"
-                label = record["loss"] if record["number"] == 0 else None
+                label = None if record["loss"] in labelled else record["loss"]
+                labelled.add(record["loss"])
                 axes[0, column].plot(epochs, found, colour, label=label, linewidth=1)
                 axes[1, column].plot(epochs, good, colour, linewidth=1)
         modes = len(MIXTURES[mixture].means)
