@@ -109,6 +109,7 @@ def test_alone_and_strict(native: Report) -> None:
     assert native.passed > 20_000
 
 
+@pytest.mark.slow
 def test_the_compilers_defaults(native: Report, tmp_path: Path) -> None:
     assert core_test(build(tmp_path, "cc", DEFAULTS)) == native
 

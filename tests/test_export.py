@@ -11,6 +11,7 @@ import torch
 from edgegan import load
 from edgegan.errors import ExportError
 from edgegan.export import pipeline
+from edgegan.export.cli import cli
 from edgegan.export.describe import describe
 from edgegan.export.trace import OPSET, draw, to_model
 from edgegan.export.verify import BATCHES
@@ -21,7 +22,7 @@ from edgegan.trainer.data import open_dataset
 from edgegan.trainer.loop import Trainer
 from edgegan.trainer.run import Run
 from edgegan.trainer.settings import DataSettings, Settings
-from support import GENERATORS, check_parity, command, train
+from support import GENERATORS, Exits, check_parity, command, train
 
 QUICK = pipeline.How(lower="fixed", measure=False)
 
@@ -199,10 +200,12 @@ def test_weights_that_are_not_finite_are_refused(run: Run, tmp_path: Path) -> No
         (["empty"], "--output"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(args: list[str], says: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(
+    args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
-    failed = command("edgegan-export", *args, cwd=tmp_path)
-    assert failed.returncode in (1, 2)
-    assert failed.stderr.count("\n") == 1, failed.stderr
-    assert says in failed.stderr
+    monkeypatch.chdir(tmp_path)
+    failed = Exits(capfd, *args, command=cli)
+    assert failed.status in (1, 2)
+    failed.fails(failed.status, says)
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]

@@ -372,10 +372,12 @@ def test_a_real_generator_that_ignores_z_collapses() -> None:
     assert alarms_of(300, use_z=False) == {"collapse"}
 
 
+@pytest.mark.slow
 def test_a_real_loss_that_weighs_nothing_vanishes() -> None:
     assert alarms_of(300, weight=1e-12) == {"vanishing"}
 
 
+@pytest.mark.slow
 def test_a_real_learning_rate_that_is_far_too_high_explodes() -> None:
     assert alarms_of(300, rates={"D": 1000.0, "G": 1000.0}) == {"exploding"}
 
