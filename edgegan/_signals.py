@@ -10,9 +10,7 @@ import _thread
 import signal
 import sys
 import time
-from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import NoReturn
 
 AGAIN = 0.02  # seconds until a signal is looked at again
 
@@ -25,20 +23,17 @@ def raise_signals(outermost: CodeType) -> None:
     """
     main_thread = _thread.get_ident()
 
-    def interrupt() -> NoReturn:
-        raise KeyboardInterrupt
-
-    def when_imported(action: Callable[[], NoReturn]) -> Callable[[int, FrameType | None], None]:
-        def handle(number: int, frame: FrameType | None) -> None:
-            if not _is_importing(frame, outermost):
-                action()
+    def handle(number: int, frame: FrameType | None) -> None:
+        if _is_importing(frame, outermost):
             _thread.start_new_thread(_send_later, (main_thread, number))  # threading has locks: see _order
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            sys.exit(128 + number)
 
-        return handle
-
-    signal.signal(signal.SIGTERM, when_imported(lambda: sys.exit(128 + signal.SIGTERM)))
+    signal.signal(signal.SIGTERM, handle)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and `&` ignore it
-        signal.signal(signal.SIGINT, when_imported(interrupt))
+        signal.signal(signal.SIGINT, handle)
 
 
 def _is_importing(frame: FrameType | None, outermost: CodeType) -> bool:

@@ -215,6 +215,7 @@ ORDER = [
     "_files",
     "_folder",
     "_markdown",
+    "_signals",
     "_cli",
     "spec",
     "_pure",
