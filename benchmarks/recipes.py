@@ -9,7 +9,7 @@ RUN is a folder of edgegan-train, finished or stopped. FOLDER gets, for each, NA
 Scores are of 10,000 drawn pictures in the features of --features, by default lenet for digits and lenet-fashion for
 garments. Times are the shortest of many rounds on one thread, of the float32 file as torch exported it, the lowered one
 and the int8 one. Beside them the built-in model of digits is always timed: over its time, those of different days
-compare.
+compare on one processor.
 """
 
 import argparse
@@ -179,7 +179,7 @@ def show(results: Path) -> None:
     """The table, a section for each run, and the picture of distance over time."""
     print(
         "| run | paper | data | parameters of G | multiply-adds | kimg | hours | Fréchet distance: float32, int8 "
-        "(real) | ms an image: float32, int8 | of 64 at once | int8 over `digits` | int8 kB |"
+        "(real) | ms an image: float32, int8 | of 64 at once | int8 over `digits`, on | int8 kB |"
     )
     print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for record in records(results):
@@ -227,7 +227,12 @@ def times_of(record: dict[str, Any]) -> tuple[str, str, str]:
     of = record["time"]["seconds"]
     plain, int8 = of["plain"], of["int8"]
     alone, together = (f"{plain[n] * 1e3:.3f}, {int8[n] * 1e3:.3f}" for n in map(str, BATCHES))
-    return alone, together, f"{int8['1'] / record['time'][YARDSTICK]['1']:.1f}"
+    return alone, together, f"{int8['1'] / record['time'][YARDSTICK]['1']:.1f}, {timed_on(record)}"
+
+
+def timed_on(record: dict[str, Any]) -> str:
+    """The processor's name, short."""
+    return re.sub(r"^(Intel|AMD)(\(R\))? |\(R\)|\(TM\)| Processor", "", record["time"]["processor"]).strip()
 
 
 def print_section(record: dict[str, Any]) -> None:
@@ -282,7 +287,7 @@ def draw_pareto(timed: list[dict[str, Any]], path: Path) -> None:
             for form, marker in (("plain", "s"), ("lowered", "^"), ("int8", "o")):
                 x = record["time"]["seconds"][form]["1"] / record["time"][YARDSTICK]["1"]
                 y = record["scores"]["int8" if form == "int8" else "float32"]["frechet"]
-                label = record["name"] if form == "int8" else None
+                label = f"{record['name']}, {timed_on(record)}" if form == "int8" else None
                 ax.plot(x, y, marker, color=f"C{index}", label=label, markersize=6)
         ax.set(xscale="log", xlabel="time of an image over that of the built-in digits")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM as exceptions that are not lost.
+"""Ctrl-C and SIGTERM as exceptions that no import drops.
 
 Python runs a handler wherever the main thread is, and what it raises while a module is imported may end in a callback
 or in an extension module that drops it or turns it into an ImportError: the command would go on, or call a library
-broken. Commands import for a second, so this does happen. Here a handler that finds an import on the stack is asked
+broken. Commands import for a second, so this does happen. Here a signal that finds an import on the stack is looked at
 again a little later.
 """
 
@@ -13,23 +13,38 @@ import time
 from types import CodeType, FrameType
 
 AGAIN = 0.02  # seconds until a signal is looked at again
+PATIENCE = 10.0  # seconds until an import that hangs is interrupted all the same
 
 
 def raise_signals(outermost: CodeType) -> None:
     """From now on SIGTERM raises SystemExit(143), and SIGINT KeyboardInterrupt where Python's own handler would.
 
-    Both wait for the end of imports that run inside the function of code `outermost`; that it may itself be called
-    by one does not matter. Raises ValueError outside the main thread.
+    Both wait for imports that began inside the function whose code is `outermost`; one further out, such as that of
+    the script itself, does not delay them. Raises ValueError outside the main thread.
     """
     main_thread = _thread.get_ident()
+    waiting: dict[int, float] = {}  # since when
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if _is_importing(frame, outermost):
-            _thread.start_new_thread(_send_later, (main_thread, number))  # threading has locks: see _order
-        elif number == signal.SIGINT:
+        new = number not in waiting
+        since = waiting.setdefault(number, time.monotonic())
+        if _is_importing(frame, outermost) and time.monotonic() - since < PATIENCE:
+            if new:
+                _thread.start_new_thread(send_again, (number,))  # threading has locks: see _order
+            return
+        del waiting[number]
+        if number == signal.SIGINT:
             raise KeyboardInterrupt
-        else:
-            sys.exit(128 + number)
+        sys.exit(128 + number)
+
+    def send_again(number: int) -> None:
+        time.sleep(AGAIN)
+        while number in waiting:
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(main_thread, number)  # also ends what the main thread waits for
+            else:  # Windows
+                _thread.interrupt_main(signal.Signals(number))
+            time.sleep(AGAIN)
 
     signal.signal(signal.SIGTERM, handle)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and `&` ignore it
@@ -43,12 +58,3 @@ def _is_importing(frame: FrameType | None, outermost: CodeType) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _send_later(thread: int, number: int) -> None:
-    """In a thread of its own: the signal once more."""
-    time.sleep(AGAIN)
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(thread, number)  # also ends what the main thread waits for
-    else:  # Windows
-        _thread.interrupt_main(signal.Signals(number))

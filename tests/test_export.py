@@ -206,6 +206,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     failed = Exits(capfd, *args, command=cli)
-    assert failed.status in (1, 2)
+    assert failed.status in (1, 2), failed.err
     failed.fails(failed.status, says)
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]

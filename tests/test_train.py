@@ -237,7 +237,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "broken" / "bad.png").write_bytes(data[: len(data) // 2])
     monkeypatch.chdir(tmp_path)
     failed = Exits(capfd, *args, command=cli)
-    assert failed.status in (1, 2)
+    assert failed.status in (1, 2), failed.err
     failed.fails(failed.status, says)
     assert not (tmp_path / "run").exists()
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
